@@ -1,0 +1,105 @@
+"""Clips to look at, written while a model is validated or tested."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from insvie_lightning.batch import Clip, EditBatch
+from insvie_lightning.video import write_clip
+
+DEFAULT_FPS = 8.0
+
+
+class EditSamples(Callback):
+    """Write source, edited and target clips of the first samples into the run folder, for `insvie report`.
+
+    They lie in `samples/step-000100/` under the trainer's `log_dir`: `KEY.source.mp4`, `KEY.edited.mp4`,
+    `KEY.target.mp4` where the batch knows them, and `samples.json` with key, instruction and scores (`psnr_db` of
+    edited against target). The edited clips are the attribute `edited` of what the step returns: B F C H W, float in
+    [-1, 1] or uint8, in the order of `batch.keys`. Only the first process writes, so its share of the set is shown.
+
+    Args:
+        max_samples: How many samples to write each time.
+        every_n_epochs: Write at every n-th epoch's validation; a test is always written.
+    """
+
+    def __init__(self, max_samples: int = 8, every_n_epochs: int = 1) -> None:
+        self.max_samples = max_samples
+        self.every_n_epochs = every_n_epochs
+        self._entries: list[dict[str, Any]] = []
+        self._run_folder = Path()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the run folder on every process, since `log_dir` is broadcast."""
+        self._run_folder = Path(trainer.log_dir or trainer.default_root_dir)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a new list."""
+        self._entries = []
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a new list."""
+        self._entries = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: EditBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write samples of a batch until there are enough."""
+        due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if due and not trainer.sanity_checking:
+            self._write(trainer, outputs.edited, batch)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: EditBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write samples of a batch until there are enough."""
+        self._write(trainer, outputs.edited, batch)
+
+    def _write(self, trainer: Trainer, edited: Tensor, batch: EditBatch) -> None:
+        wanted = min(len(batch), self.max_samples - len(self._entries))
+        if wanted <= 0 or not trainer.is_global_zero:
+            return
+        folder = self._run_folder / "samples" / f"step-{trainer.global_step:06d}"
+        parts = {"source": batch.source, "edited": _pixels(edited[:wanted]), "target": batch.edited}
+        pixels = {part: clips[:wanted].cpu() for part, clips in parts.items() if clips is not None}
+        for i, key in enumerate(batch.keys[:wanted]):
+            fps = batch.fps[i] if batch.fps else DEFAULT_FPS
+            for part, clips in pixels.items():
+                write_clip(folder / f"{key}.{part}.mp4", Clip(clips[i].numpy(), fps))
+            scores = {"psnr_db": _psnr_db(pixels["edited"][i], pixels["target"][i])} if "target" in pixels else {}
+            self._entries.append({"key": key, "instruction": batch.instructions[i], "scores": scores})
+        temporary = folder / ".samples.json.tmp"
+        temporary.write_text(json.dumps(self._entries, indent=1, ensure_ascii=False), encoding="utf-8")
+        os.replace(temporary, folder / "samples.json")
+
+
+def _pixels(clips: Tensor) -> Tensor:
+    """Return float in [-1, 1] as uint8; uint8 stays as it is."""
+    return (
+        clips if clips.dtype == torch.uint8 else clips.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    )
+
+
+def _psnr_db(edited: Tensor, target: Tensor) -> float:
+    """Return 10 log10(255^2 / MSE) of uint8 clips, with the MSE held above 1e-3: 78 dB says that they are equal."""
+    mse = (edited.float() - target.float()).square().mean().clamp(min=1e-3)
+    return float(10 * torch.log10(255.0**2 / mse))

@@ -1,0 +1,32 @@
+"""Write what a run delivers."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+from insvie_lightning.weights.deliverable import save_deliverable
+
+
+class SaveEditor(Callback):
+    """Write the trained editor (raw and averaged weights) with every checkpoint and at the end of training.
+
+    Args:
+        folder: Where to; None is `weights` in the run's folder. `InsViE.from_pretrained` and `start_from` read it.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Deliver what the checkpoint holds."""
+        self._save(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Deliver the last weights."""
+        self._save(trainer, pl_module)
+
+    def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            folder = self.folder or Path(trainer.default_root_dir) / "weights"
+            save_deliverable(pl_module.deliverable(), folder)  # type: ignore[operator]

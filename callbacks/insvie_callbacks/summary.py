@@ -1,0 +1,28 @@
+"""A run's last numbers in one small file."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from lightning import Callback, LightningModule, Trainer
+
+
+class Summary(Callback):
+    """Write the last value of everything logged, and the seconds taken, to `summary.json` in the run's folder."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Start the clock."""
+        self._start = time.monotonic()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the file, atomically."""
+        if not trainer.is_global_zero or stage not in ("fit", "test"):
+            return
+        numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        numbers["steps"], numbers["seconds"] = trainer.global_step, round(time.monotonic() - self._start, 1)
+        path = Path(trainer.default_root_dir) / "summary.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(numbers, indent=2) + "\n")
+        os.replace(part, path)

@@ -1,0 +1,8 @@
+"""First-party data modules; importing this package registers them."""
+
+from insvie_data_modules.curriculum import Curriculum, Stage
+from insvie_data_modules.edit_folder import EditFolder
+from insvie_data_modules.shard_set import ShardSet
+from insvie_data_modules.toy_scenes import ToyScenes
+
+__all__ = ["Curriculum", "EditFolder", "ShardSet", "Stage", "ToyScenes"]

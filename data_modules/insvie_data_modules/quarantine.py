@@ -1,0 +1,61 @@
+"""Samples that cannot be used: set aside with key and reason, counted, and too many of them stop the job."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+from insvie_lightning.errors import InputError
+
+ENOUGH = 20
+"""Samples to see before a rate means anything."""
+
+
+class Quarantine:
+    """Counts the samples that one process reads, and writes the bad ones to a file of JSON lines, each key once.
+
+    Args:
+        path: The file; several workers may append to one.
+        max_rate: Share of bad samples above which the job stops.
+    """
+
+    def __init__(self, path: Path, max_rate: float) -> None:
+        self.path = path
+        self.max_rate = max_rate
+        self._seen = 0
+        self._reasons: Counter[str] = Counter()
+        self._written = set(read_quarantine(path))
+
+    def accept(self) -> None:
+        """Count a good sample."""
+        self._seen += 1
+
+    def add(self, key: str, reason: str) -> None:
+        """Set a bad sample aside.
+
+        Raises:
+            InputError: More than `max_rate` of the samples were bad, after at least 20.
+        """
+        self._seen += 1
+        self._reasons[reason.replace(key, "KEY")] += 1
+        if key not in self._written:
+            self._written.add(key)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"key": key, "reason": reason}, ensure_ascii=False) + "\n")
+        bad = self._reasons.total()
+        if self._seen >= ENOUGH and bad > self.max_rate * self._seen:
+            commonest = "; ".join(f"{count} x {reason}" for reason, count in self._reasons.most_common(3))
+            raise InputError(
+                f"{bad} of {self._seen} samples are bad, more than max_bad_rate {self.max_rate} ({self.path} has the "
+                f"keys); the commonest reasons: {commonest}"
+            )
+
+
+def read_quarantine(path: Path) -> dict[str, str]:
+    """Read key -> reason; empty where nothing was ever bad."""
+    if not path.exists():
+        return {}
+    with path.open(encoding="utf-8") as file:
+        return {record["key"]: record["reason"] for record in map(json.loads, file)}

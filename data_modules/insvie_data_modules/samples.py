@@ -1,0 +1,180 @@
+"""From the rows of a manifest to samples of one shape, and from samples to a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from torch.utils.data import Dataset
+
+from insvie_lightning.batch import Clip, EditBatch, Position
+from insvie_lightning.errors import InputError
+from insvie_lightning.shards.manifest import open_manifest
+from insvie_lightning.shards.read import decode_triplet, read_member
+from insvie_lightning.video import Resize, fit_clip, pad_frames, sample_frames
+
+Folders = Sequence[str | Path] | str | Path  # jsonargparse takes the first that fits, and a list as text fits str
+LATENTS = "latents.safetensors"
+Place = tuple[float, float, float]
+"""Where a window lies in the slack of a clip, in time, down and across: 0 at the start, 1 at the end."""
+CENTRE: Place = (0.0, 0.5, 0.5)
+COLUMNS = ["key", "shard", "origin", "instruction", "fps", "members"]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The one shape that clips are brought to; None leaves the clip's own.
+
+    Attributes:
+        frames: Number of frames F.
+        size: Height and width in pixels.
+        resize: `crop` cuts a window, `cover` scales to cover and cuts the middle, `stretch` scales each axis.
+        pad_short: Repeat the last frame of a clip that is shorter than `frames`, instead of refusing it.
+    """
+
+    frames: int | None
+    size: tuple[int, int] | None
+    resize: Resize
+    pad_short: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One sample: its tensors are named as in `EditBatch`, without the batch axis."""
+
+    key: str
+    instruction: str
+    origin: str
+    fps: float
+    tensors: dict[str, torch.Tensor]
+
+
+def stack(samples: Sequence[Sample], position: Position | None = None) -> EditBatch:
+    """Stack samples into a batch.
+
+    Raises:
+        InputError: The samples do not all have the same tensors in the same shapes.
+    """
+    first = samples[0]
+    shapes = {name: tuple(tensor.shape) for name, tensor in first.tensors.items()}
+    for sample in samples:
+        if (other := {name: tuple(tensor.shape) for name, tensor in sample.tensors.items()}) != shapes:
+            raise InputError(
+                f"samples {first.key!r} and {sample.key!r} cannot share a batch: {shapes} against {other}; "
+                "set frames and size, or batch_size 1"
+            )
+    return EditBatch(
+        keys=tuple(sample.key for sample in samples),
+        instructions=tuple(sample.instruction for sample in samples),
+        origins=tuple(sample.origin for sample in samples),
+        fps=tuple(sample.fps for sample in samples),
+        position=position,
+        **{name: torch.stack([sample.tensors[name] for sample in samples]) for name in shapes},  # type: ignore[arg-type]
+    )
+
+
+def load_rows(folders: Folders, where: str = "true") -> pa.Table:
+    """The accepted samples of shard folders that a WHERE clause selects, folder by folder in the manifest's order.
+
+    Raises:
+        InputError: A folder is missing, or the clause is not legal.
+    """
+    listed = [folders] if isinstance(folders, str | Path) else folders
+    return pa.concat_tables([_load_folder(Path(folder), where) for folder in listed]).combine_chunks()
+
+
+def _load_folder(folder: Path, where: str) -> pa.Table:
+    if not folder.is_dir():
+        raise InputError(
+            f"there is no shard folder {str(folder)!r}: make it with `insvie shards convert SRC {folder}`, "
+            "or name another one with --data.shards DIR"
+        )
+    table = open_manifest(folder).query(where=where, columns=COLUMNS, accepted_only=True)
+    return table.append_column("folder", pa.array([str(folder)] * len(table), pa.string()))
+
+
+def read_sample(row: dict[str, Any], form: Form, place: Place = CENTRE) -> Sample:
+    """Read the sample of one manifest row; cached latents stay as they are, clips are brought to `form`.
+
+    Raises:
+        InputError: The sample is broken, too short or too small.
+    """
+    shard = Path(row["folder"]) / row["shard"]
+    members = {
+        member["name"]: read_member(shard, member["offset"], member["size"])
+        for member in row["members"]
+        if member["name"] != "json"
+    }
+    if LATENTS in members:
+        tensors = _read_latents(members[LATENTS])
+    elif "source.mp4" in members and "edited.mp4" in members:
+        record = {name: row[name] for name in ("key", "origin", "instruction")}
+        triplet = decode_triplet(record, members["source.mp4"], members["edited.mp4"])
+        if triplet.source.frames.shape != triplet.edited.frames.shape:
+            shapes = f"{triplet.source.frames.shape} and {triplet.edited.frames.shape}"
+            raise InputError(f"source and edited clip differ in shape F 3 H W: {shapes}")
+        clips = {"source": triplet.source, "edited": triplet.edited}
+        tensors = {side: to_tensor(fit(clip, form, place)) for side, clip in clips.items()}
+    else:
+        raise InputError(f"has members {', '.join(members)}; needed are source.mp4 and edited.mp4, or {LATENTS}")
+    return Sample(row["key"], row["instruction"], row["origin"], row["fps"], tensors)
+
+
+def _read_latents(data: bytes) -> dict[str, torch.Tensor]:
+    try:
+        latents = load_safetensors(data)
+        return {f"{side}_latents": latents[side].float() for side in ("source", "edited")}
+    except (SafetensorError, KeyError) as error:
+        raise InputError(f"{LATENTS} is broken or lacks one of its tensors source and edited: {error}") from None
+
+
+def fit(clip: Clip, form: Form, place: Place = CENTRE) -> Clip:
+    """Bring a clip to `form`: frames at the widest even stride that it allows, then pixels.
+
+    Raises:
+        InputError: The clip is too short, or too small to crop.
+    """
+    start, *position = place
+    if form.frames:
+        clip = sample_frames(pad_frames(clip, form.frames) if form.pad_short else clip, form.frames, start)
+    if form.size:
+        clip = fit_clip(
+            clip, form.size, form.resize, (position[0], position[1]) if form.resize == "crop" else (0.5, 0.5)
+        )
+    return clip
+
+
+def to_tensor(clip: Clip) -> torch.Tensor:
+    """The frames of a clip as a tensor F 3 H W, uint8."""
+    return torch.from_numpy(np.ascontiguousarray(clip.frames))
+
+
+class RowSamples(Dataset[Sample]):
+    """The samples of manifest rows, in their order."""
+
+    def __init__(self, rows: pa.Table, form: Form) -> None:
+        self.rows = rows
+        self.form = form
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Read sample `index`.
+
+        Raises:
+            InputError: It cannot be read.
+        """
+        row = self.rows.slice(index, 1).to_pylist()[0]
+        try:
+            return read_sample(row, self.form)
+        except InputError as error:
+            raise InputError(f"sample {row['key']!r} of {row['folder']}/{row['shard']}: {error}") from error

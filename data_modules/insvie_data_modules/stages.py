@@ -1,0 +1,164 @@
+"""The samples of planned stages, by number: what a training loader reads."""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from torch.utils.data import Dataset, DistributedSampler
+
+from insvie_data_modules.quarantine import Quarantine
+from insvie_data_modules.samples import Folders, Form, Sample, load_rows, read_sample, stack
+from insvie_lightning.batch import EditBatch, Position
+from insvie_lightning.errors import InputError
+from insvie_lightning.shards.order import Ratio, Stream, StreamOrder, generator, interleave
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStage:
+    """A stage whose samples are known.
+
+    Attributes:
+        name: Name of the stage.
+        batches: Number of batches of each process.
+        ratio: Static to real samples; None takes them as they come.
+        rows: The manifest rows that the stage selects.
+        streams: Stream -> its rows, and the order in which they come.
+    """
+
+    name: str
+    batches: int
+    ratio: Ratio | None
+    rows: pa.Table
+    streams: dict[Stream, tuple[np.ndarray, StreamOrder]]
+
+
+def plan_stage(
+    name: str,
+    batches: int,
+    folders: Folders,
+    where: str,
+    static_to_real: str | float | None,
+    real_includes_pairs: bool,
+    seed: int,
+    pool_shards: int,
+) -> PlannedStage:
+    """Select the rows of a stage and put its streams in order; the arguments are those of `Stage` and `Curriculum`.
+
+    Raises:
+        InputError: The ratio or the clause is not legal, or nothing is selected of a stream that the ratio needs.
+    """
+    ratio = None if static_to_real is None else Ratio.parse(static_to_real)
+    rows = load_rows(folders, where)
+    origin = rows["origin"].to_numpy()
+    counts = {kind: int((origin == kind).sum()) for kind in ("real", "pair", "static")}
+    real = np.isin(origin, ["real", "pair"] if real_includes_pairs else ["real"])
+    masks: dict[Stream, np.ndarray] = {"all": np.ones(len(rows), bool), "static": origin == "static", "real": real}
+    needed: list[Stream] = ["all"] if ratio is None else [s for s in ("static", "real") if getattr(ratio, s)]
+    if any(not masks[stream].any() for stream in needed):
+        found = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        raise InputError(
+            f"stage {name!r} needs {'samples' if ratio is None else f'static:real = {ratio}'}, but in {folders} the "
+            f"clause `{where}` selects {found}; loosen it, or change static_to_real"
+        )
+    shards = pc.binary_join_element_wise(rows["folder"], rows["shard"], "/").combine_chunks().dictionary_encode()
+    shard_of_row = shards.indices.to_numpy()
+    streams: dict[Stream, tuple[np.ndarray, StreamOrder]] = {}
+    for stream in needed:
+        chosen = np.flatnonzero(masks[stream])
+        streams[stream] = chosen, StreamOrder(shard_of_row[chosen], seed, f"{name}/{stream}", pool_shards)
+    return PlannedStage(name, batches, ratio, rows, streams)
+
+
+class StagedSamples(Dataset[tuple[int, Sample]]):
+    """Sample number n of a curriculum, over all its stages; `collate` makes a batch of consecutive ones.
+
+    Args:
+        stages: The stages, in their order.
+        samples_per_batch: Samples per batch over all processes.
+        form: The shape to bring clips to.
+        seed: Seed of the windows.
+        quarantine: Where bad samples go; the next good one of their stream takes their place.
+    """
+
+    def __init__(
+        self, stages: Sequence[PlannedStage], samples_per_batch: int, form: Form, seed: int, quarantine: Quarantine
+    ) -> None:
+        self.stages = stages
+        self.samples_per_batch = samples_per_batch
+        self.form = form
+        self.seed = seed
+        self.quarantine = quarantine
+        self._starts = list(accumulate((stage.batches * samples_per_batch for stage in stages), initial=0))
+
+    def __len__(self) -> int:
+        """Number of samples of the whole curriculum."""
+        return self._starts[-1]
+
+    def __getitem__(self, number: int) -> tuple[int, Sample]:
+        """Read sample `number`; returns the number with it.
+
+        Raises:
+            InputError: Too many samples are bad.
+        """
+        index = self._stage_of(number)
+        stage, within = self.stages[index], number - self._starts[index]
+        top, left, start = generator(self.seed, f"{stage.name}/window", within).random(3)
+        stream, first = interleave(within, stage.ratio)
+        chosen, order = stage.streams[stream]
+        for candidate in range(first, first + len(order)):
+            row = stage.rows.slice(int(chosen[order[candidate]]), 1).to_pylist()[0]
+            try:
+                sample = read_sample(row, self.form, (float(start), float(top), float(left)))
+            except InputError as error:
+                self.quarantine.add(row["key"], str(error))
+            else:
+                self.quarantine.accept()
+                return number, sample
+        raise InputError(f"stage {stage.name!r} has no {stream} sample that can be read; see {self.quarantine.path}")
+
+    def collate(self, samples: Sequence[tuple[int, Sample]]) -> EditBatch:
+        """Make a batch of the samples that one process draws in a row.
+
+        Raises:
+            InputError: The samples are not of one shape.
+        """
+        number = samples[0][0]
+        index = self._stage_of(number)
+        step = (number - self._starts[index]) // self.samples_per_batch
+        return stack([sample for _, sample in samples], Position(self.stages[index].name, index, step))
+
+    def fingerprint(self) -> str:
+        """The order of the samples, as a hash; only the length of the last stage does not matter."""
+        digest = hashlib.sha256()
+        for start, stage in zip(self._starts, self.stages, strict=False):
+            digest.update(f"\n{start} {stage.name} {stage.ratio} {self.seed}\n".encode())
+            for chosen, order in stage.streams.values():
+                first_epoch = chosen[[order[index] for index in range(len(order))]]
+                digest.update("\n".join(stage.rows["key"].take(first_epoch).to_pylist()).encode())
+        return digest.hexdigest()
+
+    def _stage_of(self, number: int) -> int:
+        return bisect_right(self._starts, number) - 1
+
+
+class RankSampler(DistributedSampler[int]):
+    """Rank r of w draws the numbers r, r + w, r + 2w, ... in order, the first time from its draw number `start` on.
+
+    Lightning replaces any sampler that is not a `DistributedSampler` by one that shuffles.
+    """
+
+    def __init__(self, dataset: StagedSamples, num_replicas: int, rank: int, start: int = 0) -> None:
+        super().__init__(dataset, num_replicas, rank, shuffle=False)
+        self.start = start
+
+    def __iter__(self) -> Iterator[int]:
+        """The numbers of this rank; `len` counts those before `start`, too, as Lightning does."""
+        start, self.start = self.start, 0
+        return iter(range(start * self.num_replicas + self.rank, self.total_size, self.num_replicas))

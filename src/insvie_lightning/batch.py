@@ -1,0 +1,154 @@
+"""The data contracts: the one place where layouts, ranges and units are defined.
+
+Legend, used in every docstring of the project:
+
+    B batch, F frames, C channels, H height, W width, T latent frames, L text tokens, D width of the network
+    pixels   (B) F C H W, uint8 0..255 on disk and across processes; float in [-1, 1] only on the device
+    latents  B T C H W, already multiplied by the VAE's scaling factor
+    flow     px at the size it was computed; names carry the unit (`flow_px`, `epe_px`, `clip_seconds`)
+
+This module imports torch only when a tensor is made, so that the data commands start without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+Origin = Literal["real", "pair", "static"]
+"""Where a triplet's source came from: a real video, an image pair animated, or a still image under a camera move."""
+ORIGINS: tuple[str, ...] = get_args(Origin)
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A decoded video: `frames` uint8 of shape F 3 H W (RGB), `fps` in frames per second."""
+
+    frames: np.ndarray
+    fps: float
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.frames.shape[2], self.frames.shape[3]
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return self.frames.shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Triplet:
+    """One training sample: a source clip, its edited version and the sentence between them.
+
+    Attributes:
+        key: Unique name inside a data set; letters, digits, `_` and `-` only (it names members of a tar).
+        source: The clip before the edit.
+        edited: The clip after it, of the same size and number of frames.
+        instruction: The sentence a user would type.
+        source_caption: What the source shows; empty if unknown.
+        edited_caption: What the edited clip shows; empty if unknown.
+        origin: `real`, `pair` or `static`.
+        dataset: Name of the data set that the sample came from.
+        edit_type: `recolour`, `remove`, `style`, ...; empty if unknown.
+        scores: Name -> value. Each becomes a column of the manifest (`judge` in 1..5, `epe_px` in pixels, ...).
+        lineage: Everything that made the sample; JSON types only.
+    """
+
+    key: str
+    source: Clip
+    edited: Clip
+    instruction: str
+    source_caption: str = ""
+    edited_caption: str = ""
+    origin: Origin = "real"
+    dataset: str = ""
+    edit_type: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where in a curriculum a batch stands: the stage's name and number, and the micro-batch in it, both from 0."""
+
+    stage: str
+    index: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class EditBatch:
+    """What an editor is fed: B samples of one shape.
+
+    Attributes:
+        keys: B sample keys.
+        instructions: B sentences.
+        source: B F C H W, uint8; None where only latents are known.
+        edited: B F C H W, uint8; None when editing without a target, or where only latents are known.
+        source_latents: B T C h w, cached; None when they are to be encoded from `source`.
+        edited_latents: B T C h w, cached; None when they are to be encoded from `edited`.
+        source_captions: B descriptions of the sources; empty where none is known.
+        edited_captions: B descriptions of the edited clips; empty where none is known.
+        origins: B origins.
+        fps: B frame rates in frames per second.
+        position: Where the curriculum stands; None outside training.
+    """
+
+    keys: tuple[str, ...]
+    instructions: tuple[str, ...]
+    source: torch.Tensor | None = None
+    edited: torch.Tensor | None = None
+    source_latents: torch.Tensor | None = None
+    edited_latents: torch.Tensor | None = None
+    source_captions: tuple[str, ...] = ()
+    edited_captions: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    fps: tuple[float, ...] = ()
+    position: Position | None = None
+
+    def __len__(self) -> int:
+        """Number of samples B."""
+        return len(self.keys)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> EditBatch:
+        """Move every tensor; Lightning calls this to put a batch on the device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> EditBatch:
+        """Pin every tensor; the DataLoader calls this when `pin_memory` is on."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, function: Any) -> EditBatch:
+        names = ("source", "edited", "source_latents", "edited_latents")
+        tensors = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: function(value) for name, value in tensors.items() if value is not None})
+
+
+@dataclass(frozen=True, slots=True)
+class EditedVideos:
+    """What an editor returns from validation, test and predict steps: `edited`, B F 3 H W, float in [-1, 1]."""
+
+    edited: torch.Tensor
+
+
+def collate(triplets: Sequence[Triplet]) -> EditBatch:
+    """Stack triplets of one shape into an `EditBatch` of uint8 pixels."""
+    import torch
+
+    return EditBatch(
+        keys=tuple(triplet.key for triplet in triplets),
+        instructions=tuple(triplet.instruction for triplet in triplets),
+        source=torch.from_numpy(np.stack([triplet.source.frames for triplet in triplets])),
+        edited=torch.from_numpy(np.stack([triplet.edited.frames for triplet in triplets])),
+        source_captions=tuple(triplet.source_caption for triplet in triplets),
+        edited_captions=tuple(triplet.edited_caption for triplet in triplets),
+        origins=tuple(triplet.origin for triplet in triplets),
+        fps=tuple(triplet.source.fps for triplet in triplets),
+    )

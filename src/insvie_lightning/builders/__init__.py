@@ -1,0 +1,6 @@
+"""LightningModules that are only predicted with: each is one step of building a data set."""
+
+from insvie_lightning.builders.latents import EncodeLatents
+from insvie_lightning.builders.toy import BuildToy
+
+__all__ = ["BuildToy", "EncodeLatents"]

@@ -1,0 +1,1 @@
+"""One short file for each verb that Lightning does not have: `main(argv) -> int`."""

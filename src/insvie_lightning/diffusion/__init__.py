@@ -1,0 +1,1 @@
+"""Pure functions of the diffusion process: schedule, target, conditioning, losses, guidance, sampling."""

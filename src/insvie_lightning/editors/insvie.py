@@ -1,0 +1,352 @@
+"""InsViE: CogVideoX with the source video's latents beside the noise, LoRA, and three-branch guidance.
+
+Paper: arXiv 2503.20287 (ICCV 2025). Where paper and released code differ, both are options; the docstring says whose
+value is whose, the recipes in `configs/` which one is used.
+"""
+
+import copy
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler
+from diffusers.optimization import get_scheduler
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from insvie_lightning.batch import Clip, EditBatch, EditedVideos, Position
+from insvie_lightning.diffusion.conditioning import (
+    CELLS,
+    ConditionDropout,
+    add_source_noise,
+    draw_cells,
+    drop_conditions,
+)
+from insvie_lightning.diffusion.guidance import Guidance, guided
+from insvie_lightning.diffusion.losses import frame_weighted_mse
+from insvie_lightning.diffusion.sampling import sample
+from insvie_lightning.diffusion.schedule import add_noise, clean_from_velocity, stratified_timesteps, velocity
+from insvie_lightning.errors import InputError
+from insvie_lightning.nets.latents import decode_latents, encode_pixels, encode_prompts, to_device_pixels, to_uint8
+from insvie_lightning.nets.perceptual import PerceptualLoss, build_lpips, chunk_lpips
+from insvie_lightning.nets.source_concat import add_lora, concat_source, widen_patch_embedding
+from insvie_lightning.video import fit_clip, legal_frames, pad_frames
+from insvie_lightning.weights.components import load_components
+from insvie_lightning.weights.deliverable import Deliverable, load_deliverable, load_trainable, trainable_weights
+
+
+class InsViE(LightningModule):
+    """Instruction video editor on CogVideoX.
+
+    Args:
+        base: Text-to-video model in diffusers' layout: a folder, a hub id, or `toy` for the shipped toy model.
+        start_from: The `weights` folder of an earlier run: its raw and averaged weights carry on.
+        lora_rank: Rank r; 128 in paper and code.
+        lora_alpha: LoRA is scaled by alpha / r; the released code has 1, the paper does not say.
+        trainable: `lora` trains LoRA and the patch embedding; `all` the whole transformer.
+        lr: Peak learning rate; 1e-3 in the paper.
+        betas: Of Adam; (0.9, 0.95) in the paper.
+        weight_decay: Decoupled; 1e-5 in the paper.
+        lr_schedule: A schedule name of diffusers; restarts with every stage. The paper does not say.
+        warmup_steps: Linear warm-up of every stage.
+        condition_dropout: Shares of samples trained without text and without source.
+        frame_weight_mix: 0.5 in the released code, 0 in the paper (see `losses.frame_weights`).
+        source_noise: Add the released code's pixel noise to the source before it is encoded.
+        lpips_weight: w in loss = (1 - w) v-MSE + w LPIPS; one value, or one for each stage of a curriculum.
+        perceptual: What LPIPS looks at.
+        guidance: Scales of sampling; 7.5 and 1.2 in the released code.
+        num_inference_steps: Sampler steps; 50 in the released code.
+        sampler: `dpm` is SDE-DPM-Solver++ 2M as in the released code, `ddim` is deterministic.
+        use_ema: Edit and test with the averaged weights of `start_from` when there are any.
+        gradient_checkpointing: Recompute activations; saves memory, costs a third more compute.
+        seed: Of every draw of training and sampling; independent of workers.
+    """
+
+    def __init__(
+        self,
+        base: str = "THUDM/CogVideoX-2b",
+        start_from: Path | None = None,
+        lora_rank: int = 128,
+        lora_alpha: float = 1.0,
+        trainable: Literal["lora", "all"] = "lora",
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 1e-5,
+        lr_schedule: Literal["constant_with_warmup", "cosine", "linear"] = "constant_with_warmup",
+        warmup_steps: int = 100,
+        condition_dropout: ConditionDropout = ConditionDropout(),  # noqa: B008 (frozen)
+        frame_weight_mix: float = 0.5,
+        source_noise: bool = False,
+        lpips_weight: float | list[float] = 0.0,
+        perceptual: PerceptualLoss = PerceptualLoss(),  # noqa: B008 (frozen)
+        guidance: Guidance = Guidance(),  # noqa: B008 (frozen)
+        num_inference_steps: int = 50,
+        sampler: Literal["dpm", "ddim"] = "dpm",
+        use_ema: bool = True,
+        gradient_checkpointing: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.base, self.start_from = base, start_from
+        self.lora_rank, self.lora_alpha, self.trainable = lora_rank, lora_alpha, trainable
+        self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
+        self.lr_schedule, self.warmup_steps = lr_schedule, warmup_steps
+        self.condition_dropout, self.frame_weight_mix, self.source_noise = (
+            condition_dropout,
+            frame_weight_mix,
+            source_noise,
+        )
+        self.lpips_weights = [lpips_weight] if isinstance(lpips_weight, int | float) else list(lpips_weight)
+        self.perceptual = perceptual
+        self.guidance, self.num_inference_steps, self.sampler = guidance, num_inference_steps, sampler
+        self.use_ema, self.gradient_checkpointing, self.seed = use_ema, gradient_checkpointing, seed
+        self.strict_loading = False  # checkpoints hold the trained weights only
+        self.transformer: Any = None  # a CogVideoXTransformer3DModel, from configure_model on
+        self.ema: dict[str, Tensor] | None = None
+        self.ema_updates = 0
+        self.cells_seen = [0] * len(CELLS)
+        self._stage_index = 0
+
+    # ---------------------------------------------------------------- building
+
+    def configure_model(self) -> None:
+        """Load the base, widen its patch embedding, add LoRA, and continue from `start_from`."""
+        if self.transformer is not None:
+            return
+        parts = load_components(self.base)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            widen_patch_embedding(parts.transformer)
+            if self.trainable == "lora":
+                add_lora(parts.transformer, self.lora_rank, self.lora_alpha)
+        if self.gradient_checkpointing:
+            parts.transformer.enable_gradient_checkpointing()
+        self.transformer = parts.transformer
+        self.vae = parts.vae.eval().requires_grad_(False)
+        self.text_encoder = parts.text_encoder.eval().requires_grad_(False)
+        self.tokenizer = parts.tokenizer
+        kind = CogVideoXDPMScheduler if self.sampler == "dpm" else CogVideoXDDIMScheduler
+        self.scheduler = kind.from_config(parts.scheduler.config)
+        self.lpips = build_lpips(self.perceptual) if max(self.lpips_weights) > 0 else None
+        if self.start_from is not None:
+            self._continue_from(load_deliverable(self.start_from), str(self.start_from))
+
+    def _continue_from(self, deliverable: Deliverable, origin: str) -> None:
+        load_trainable(self.transformer, deliverable.raw, origin)
+        self.ema, self.ema_updates = deliverable.ema, deliverable.ema_updates
+
+    def setup(self, stage: str) -> None:
+        """Outside training, take the averaged weights."""
+        if stage != "fit" and self.use_ema and self.ema is not None:
+            load_trainable(self.transformer, self.ema, str(self.start_from))
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, **settings: Any) -> "InsViE":
+        """Build a trained editor from the `weights` folder of a run; keyword arguments override its settings.
+
+        Raises:
+            InputError: When the folder is no deliverable of this editor.
+        """
+        deliverable = load_deliverable(Path(folder))
+        stored = {**deliverable.settings, **settings}
+        for name, kind in (("guidance", Guidance), ("condition_dropout", ConditionDropout)):
+            if isinstance(stored.get(name), dict):
+                stored[name] = kind(**stored[name])
+        editor = cls(**stored)
+        editor.configure_model()
+        editor._continue_from(deliverable, str(folder))
+        editor.setup("predict")
+        return editor.eval()
+
+    def deliverable(self) -> Deliverable:
+        """The trained weights and what is needed to build the editor around them."""
+        settings = {
+            "base": self.base,
+            "lora_rank": self.lora_rank,
+            "lora_alpha": self.lora_alpha,
+            "trainable": self.trainable,
+            "guidance": asdict(self.guidance),
+            "num_inference_steps": self.num_inference_steps,
+            "sampler": self.sampler,
+        }
+        return Deliverable(settings, trainable_weights(self.transformer), self.ema, self.ema_updates)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the frozen networks out of resume checkpoints."""
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
+
+    # ---------------------------------------------------------------- training
+
+    def training_step(self, batch: EditBatch, batch_idx: int) -> Tensor:
+        """Encode, noise, predict, weigh, mean."""
+        generator = self._generator(batch.position or Position("", 0, batch_idx))
+        loss = self._loss(batch, generator, training=True)
+        self.log("train_loss", loss, prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def _loss(self, batch: EditBatch, generator: torch.Generator, training: bool) -> Tensor:
+        z_source, z_edited = self._encode(batch, generator, noisy_source=self.source_noise and training)
+        prompts = self._embed(batch.instructions)
+        timesteps, noise = self._draw(z_edited, generator)
+        abar = self.scheduler.alphas_cumprod.to(self.device)[timesteps]
+        noisy = add_noise(z_edited, noise, abar)
+        if training:
+            z_source, prompts = self._drop(z_source, prompts, generator)
+        prediction = concat_source(self.transformer, noisy, z_source, prompts, timesteps)
+        loss = frame_weighted_mse(prediction, velocity(z_edited, noise, abar), self.frame_weight_mix).mean()
+        weight = self._lpips_weight(batch) if training else 0.0
+        if weight > 0:
+            clean = clean_from_velocity(noisy, prediction.float(), abar)
+            perceptual = self._perceptual(clean, timesteps, batch, generator)
+            self.log("train_lpips", perceptual, batch_size=len(batch))
+            loss = (1 - weight) * loss + weight * perceptual
+        return loss
+
+    def _encode(self, batch: EditBatch, generator: torch.Generator, noisy_source: bool) -> tuple[Tensor, Tensor]:
+        """Latents of source and edited clip: the cached ones, or encoded here."""
+        if batch.source_latents is not None and batch.edited_latents is not None:
+            return batch.source_latents, batch.edited_latents
+        assert batch.source is not None and batch.edited is not None
+        source, edited = to_device_pixels(batch.source), to_device_pixels(batch.edited)
+        if noisy_source:
+            source = add_source_noise(source, generator)
+        with torch.no_grad():
+            return encode_pixels(self.vae, source, generator), encode_pixels(self.vae, edited, generator)
+
+    def _draw(self, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Timesteps, stratified over ranks, and noise."""
+        steps = self.scheduler.config["num_train_timesteps"]
+        timesteps = stratified_timesteps(len(latents), steps, self.global_rank, self._world_size, generator)
+        return timesteps, torch.randn(latents.shape, generator=generator, device=latents.device)
+
+    def _drop(self, z_source: Tensor, prompts: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Drop conditions, and count the cells."""
+        cells = draw_cells(len(z_source), self.condition_dropout, generator)
+        for cell in cells.tolist():
+            self.cells_seen[cell] += 1
+        return drop_conditions(z_source, prompts, cells)
+
+    def _perceptual(self, clean: Tensor, timesteps: Tensor, batch: EditBatch, generator: torch.Generator) -> Tensor:
+        if batch.edited is None:
+            raise InputError(
+                f"LPIPS compares with real pixels, but sample {batch.keys[0]!r} comes from cached latents; give "
+                "stages with lpips_weight > 0 shards of videos"
+            )
+        assert self.lpips is not None
+        values = chunk_lpips(self.lpips, self.vae, clean, to_device_pixels(batch.edited), self.perceptual, generator)
+        return (values * (timesteps < self.perceptual.max_timestep)).mean()
+
+    def _lpips_weight(self, batch: EditBatch) -> float:
+        stage = batch.position.index if batch.position else 0
+        return self.lpips_weights[min(stage, len(self.lpips_weights) - 1)]
+
+    def on_train_batch_start(self, batch: EditBatch, batch_idx: int) -> None:
+        """At the border of two stages, restart optimizer and schedule; raw and averaged weights carry on."""
+        if batch.position is not None and batch.position.index != self._stage_index:
+            self._stage_index = batch.position.index
+            self.trainer.strategy.setup_optimizers(self.trainer)
+
+    def on_train_epoch_end(self) -> None:
+        """Log the shares of the four cells."""
+        for name, count in zip(CELLS, self.cells_seen, strict=True):
+            self.log(f"cell_{name}", count / max(1, sum(self.cells_seen)))
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW over what is trained, with the schedule of the current stage."""
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, self.lr, betas=self.betas, weight_decay=self.weight_decay)
+        schedule = get_scheduler(
+            self.lr_schedule, optimizer, num_warmup_steps=self.warmup_steps, num_training_steps=self._stage_steps()
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _stage_steps(self) -> int:
+        """Optimizer steps of the current stage of a curriculum; of the whole run under other data modules."""
+        stages: Sequence[Any] = getattr(getattr(self.trainer, "datamodule", None), "stages", ())
+        return stages[self._stage_index].steps if stages else int(self.trainer.estimated_stepping_batches)
+
+    # ---------------------------------------------------------------- sampling
+
+    def validation_step(self, batch: EditBatch, batch_idx: int) -> EditedVideos:  # type: ignore[override]
+        """Loss at fixed draws, and edited videos for the callbacks."""
+        generator = self._generator(Position("validation", 0, batch_idx))
+        self.log("val_loss", self._loss(batch, generator, training=False), prog_bar=True, batch_size=len(batch))
+        return EditedVideos(self.edit_batch(batch))
+
+    def test_step(self, batch: EditBatch, batch_idx: int) -> EditedVideos:  # type: ignore[override]
+        """Edited videos for the callbacks."""
+        return EditedVideos(self.edit_batch(batch))
+
+    def predict_step(self, batch: EditBatch, batch_idx: int) -> EditedVideos:
+        """Edited videos."""
+        return EditedVideos(self.edit_batch(batch))
+
+    @torch.no_grad()
+    def edit_batch(self, batch: EditBatch, keep_source: bool = True) -> Tensor:
+        """Edit every source of a batch; B F 3 H W in [-1, 1], clamped.
+
+        Args:
+            batch: Needs `source` or `source_latents`; the noise of a sample depends on its key and the seed only.
+            keep_source: False hides the source from the network, to measure how much it is used.
+        """
+        if batch.source_latents is not None:
+            z_source = batch.source_latents
+        else:
+            assert batch.source is not None
+            z_source = encode_pixels(self.vae, to_device_pixels(batch.source))
+        seeds = [zlib.crc32(f"{self.seed}/{key}".encode()) for key in batch.keys]
+        generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
+        noise = torch.stack([torch.randn(z_source.shape[1:], generator=g, device=self.device) for g in generators])
+        denoise = guided(
+            lambda noisy, source, prompts, t: concat_source(self.transformer, noisy, source, prompts, t),
+            z_source * float(keep_source),
+            self._embed(batch.instructions),
+            self.guidance,
+        )
+        latents = sample(denoise, copy.deepcopy(self.scheduler), noise, self.num_inference_steps, generators[0])
+        return decode_latents(self.vae, latents).clamp(-1, 1)
+
+    def edit(self, clip: Clip, instruction: str, size: tuple[int, int] | None = None, max_frames: int = 49) -> Clip:
+        """Edit one clip: n frames in, n frames out, at the clip's own size and rate.
+
+        Args:
+            clip: Any length and size.
+            instruction: What to change.
+            size: Height and width that the network works at, multiples of 16; None takes the base's own size.
+            max_frames: Longer clips are edited in consecutive windows of at most this many frames.
+        """
+        self.configure_model()
+        config = self.transformer.config
+        size = size or (8 * config.sample_height, 8 * config.sample_width)
+        windows = math.ceil(len(clip) / max_frames)
+        length = math.ceil(len(clip) / windows)
+        pieces = []
+        for start in range(0, len(clip), length):
+            window = Clip(clip.frames[start : start + length], clip.fps)
+            fitted = pad_frames(fit_clip(window, size, "stretch"), legal_frames(len(window)))
+            pixels = torch.from_numpy(fitted.frames)[None].to(self.device)
+            edited = self.edit_batch(EditBatch((f"{instruction}/{start}",), (instruction,), source=pixels))
+            result = Clip(to_uint8(edited[0]).cpu().numpy()[: len(window)], clip.fps)
+            pieces.append(fit_clip(result, clip.size, "stretch").frames)
+        return Clip(torch.cat([torch.from_numpy(piece) for piece in pieces]).numpy(), clip.fps)
+
+    # ---------------------------------------------------------------- small parts
+
+    @property
+    def _world_size(self) -> int:
+        return self.trainer.world_size if self._trainer is not None else 1
+
+    def _embed(self, prompts: tuple[str, ...]) -> Tensor:
+        length = self.transformer.config.max_text_seq_length
+        return encode_prompts(self.tokenizer, self.text_encoder, prompts, length)
+
+    def _generator(self, position: Position) -> torch.Generator:
+        """A generator that depends on seed, stage, step and rank only, so that resuming and chaining are exact."""
+        name = f"{self.seed}/{position.stage}/{position.step}/{self.global_rank}"
+        return torch.Generator(self.device).manual_seed(zlib.crc32(name.encode()))

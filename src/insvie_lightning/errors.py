@@ -1,0 +1,18 @@
+"""The one exception for input that a user can mend, and the sentence it carries."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """Something from outside (config, file, clip, shard, reply) is not legal.
+
+    The message is one sentence: what was wrong, where, what is legal. The command line prints it without a traceback
+    and exits with status 2; data jobs quarantine the sample with it as the reason.
+    """
+
+
+def nearest(value: str, legal: Iterable[str]) -> str:
+    """Return `; did you mean 'x'?` for the legal value closest to `value`, or an empty string when none is close."""
+    close = get_close_matches(value, list(legal), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,192 @@
+"""Lightning's verbs on recipes: registered class names, named configs, and errors of one sentence."""
+
+import re
+from argparse import ArgumentError
+from collections.abc import Sequence
+from importlib import import_module
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ActionConfigFile, set_parsing_settings
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torchmetrics import Metric
+
+from insvie_lightning.config import find_config
+from insvie_lightning.errors import InputError, nearest
+from insvie_lightning.plugins import GROUP, available, load_plugins
+
+FAMILIES = ("insvie_lightning.editors", "insvie_lightning.builders", "insvie_lightning.pretraining")
+
+
+def register() -> None:
+    """Import the project's families and every plug-in, and let configs name classes of these and of torch only.
+
+    Raises:
+        InputError: A plug-in fails to import.
+    """
+    modules = [*FAMILIES, *load_plugins()]
+    for family in FAMILIES:
+        import_module(family)
+    packages = {module.partition(".")[0] for module in modules}
+    set_parsing_settings(
+        # A recipe is data from outside: everything is denied but the libraries' classes, and of torch the loaders too.
+        import_path_denylist=["*", "torch.hub", "torch.jit", "torch.package", "torch.serialization"],
+        import_path_allowlist=sorted(packages | {"lightning", "torch", "torchmetrics"}),
+    )
+
+
+class InsvieCLI(LightningCLI):
+    """LightningCLI for any registered module and data module; `--config` also takes the name of a shipped recipe.
+
+    Args:
+        args: The arguments, the verb first; those of the process when None.
+        run: Whether to run the verb; False (then `args` has no verb) only builds `model`, `datamodule` and `trainer`.
+
+    Raises:
+        InputError: An argument or a recipe is not legal.
+    """
+
+    def __init__(self, args: Sequence[str] | None = None, run: bool = True) -> None:
+        register()
+        # Every parser has to raise, or the first one to fail prints its usage and exits.
+        raising = {"exit_on_error": False}
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=_SaveConfig if run else None,
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=0,
+            parser_kwargs={**raising, **{verb: dict(raising) for verb in self.subcommands()}},
+            args=None if args is None else list(args),
+            run=run,
+        )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Return a parser whose `--config` takes names."""
+        parser = self.parser_class(**kwargs)
+        parser.add_argument(
+            "-c",
+            "--config",
+            action=NamedConfig,
+            help="A YAML file or the name of a shipped recipe; later ones overlay.",
+        )
+        return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and say what is wrong in one sentence."""
+        try:
+            self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            raise InputError(explain(error.message)) from error
+        checkpoint = self.config.get(f"{self.config.get('subcommand')}.ckpt_path")
+        if checkpoint and checkpoint not in ("best", "last", "hpc") and not _exists(checkpoint):
+            raise InputError(f"--ckpt_path {checkpoint}: no such file or folder; last and best are legal, too")
+
+    def _parse_ckpt_path(self) -> None:
+        # Lightning would let the model arguments stored in a checkpoint override the recipe and the command line. Here
+        # the recipe says what the model is, and a checkpoint gives weights and state only.
+        return
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer; an argument that Lightning refuses is bad input."""
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, MisconfigurationException) as error:
+            raise InputError(f"trainer: {_one_line(str(error))}") from error
+
+
+class NamedConfig(ActionConfigFile):
+    """`--config s1`: the path as given, else the shipped recipe of that name."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Read the config into `namespace`; what is wrong inside it is reported with its path."""
+        path = find_config(values)
+        try:
+            super().__call__(parser, namespace, path, option_string)
+        except (ArgumentError, TypeError) as error:
+            raise InputError(f"{path}: {explain(str(error))}") from error
+
+
+class _SaveConfig(SaveConfigCallback):
+    """Saves the resolved config in the run folder; testing a trained run keeps the config that trained it."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        verb = TrainerFn(stage).value
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        if verb != "fit" and (folder / "config.yaml").exists():
+            self.config_filename = f"config.{verb}.yaml"
+        super().setup(trainer, pl_module, stage)
+
+
+_NOISE = ("Does not validate", "Subtypes:", "Errors:", "Problem with given class", "Given value", "Expected a path")
+
+
+def explain(message: str) -> str:
+    """Return jsonargparse's message, many lines of every alternative that it tried, as one sentence about the first.
+
+    The key comes first (`model.width: expected int, got a`), the nearest legal name last.
+    """
+    if found := re.search(r"Importing '([\w.]+)' is not allowed", message):
+        return (
+            f"{_where(message, found)}a recipe may not name {found[1]!r}, only classes of torch, lightning, "
+            f"torchmetrics and of packages that advertise {GROUP!r}"
+        )
+    if found := re.search(r"Expected a dot import path string: (\S+)", message):
+        return f"{_where(message, found)}no class {found[1]!r} is registered{_nearest_class(message, found[1])}"
+    if found := re.search(r"class_path '[\w.]+\.(\w+)':\s+Option '([\w.]+)' is not accepted", message):
+        return f"{_where(message, found)}{found[1]} takes no {found[2]!r}{_nearest_argument(found[1], found[2])}"
+    if found := re.search(r"(?:unrecognized arguments: --|not accept option ')([\w.]+)", message):
+        names = [f"trainer.{name}" for name in signature(Trainer).parameters]
+        return f"no option {found[1]!r} here{nearest(found[1], names)}"
+    if "required" in message:
+        return f"{_one_line(message)}; give a recipe with -c"
+    lines = [line.strip(" -") for line in re.sub(r'Parser key "[\w.]+":', "\n", message).splitlines()]
+    reasons = [line for line in lines if line and not line.startswith(_NOISE)]
+    if not reasons:
+        return _one_line(message)
+    reason = " ".join(reasons)
+    if "Does not validate" in message:
+        reason = reasons[0]
+        if "ot value" not in reason:
+            # Of a union of plain types all are legal; of a class and null the first says what is wrong.
+            if all(line.startswith("Expected a <") for line in reasons):
+                reason = " or ".join(line.removeprefix("Expected a ") for line in reasons)
+                reason = f"Expected a {reason}"
+            given = re.search(r"Given value: (.*)", message)
+            reason += f". Got value: {given[1]}" if given else ""
+    where = _where(message, re.search(re.escape(reasons[0]), message))
+    reason = reason.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")
+    return where + re.sub(r"<class '([\w.]+)'>", r"\1", _one_line(reason)).replace("NoneType", "null")
+
+
+def _where(message: str, reason: re.Match[str] | None) -> str:
+    keys = re.findall(r'[Kk]ey "([\w.]+)"', message[: reason.start() if reason else None])
+    return f"{'.'.join(keys)}: " if keys else ""
+
+
+def _nearest_class(message: str, name: str) -> str:
+    bases = {"LightningModule": LightningModule, "LightningDataModule": LightningDataModule, "Callback": Callback}
+    wanted = re.search(r"Subtypes: .*?\b(LightningModule|LightningDataModule|Callback)\b", message)
+    kinds = [bases[wanted[1]]] if wanted else [*bases.values(), Metric]
+    return nearest(name, [known for base in kinds for known in available(base)]) or "; insvie list shows all"
+
+
+def _nearest_argument(class_name: str, argument: str) -> str:
+    for base in (LightningModule, LightningDataModule, Callback, Metric):
+        if cls := available(base).get(class_name):
+            return nearest(argument, signature(cls).parameters)
+    return ""
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def _exists(path: str) -> bool:
+    return "://" in path or Path(path).exists()

@@ -1,0 +1,1 @@
+"""Metrics: torchmetrics `Metric`s and the functions under them."""

@@ -1,0 +1,1 @@
+"""Plain networks that no package ships."""

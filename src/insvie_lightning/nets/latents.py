@@ -1,0 +1,43 @@
+"""Between pixels and latents: the frozen encoders in front of a video diffusion transformer, as functions."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def to_device_pixels(pixels: Tensor) -> Tensor:
+    """B F C H W uint8 -> float32 in [-1, 1], on the device that the bytes are on."""
+    return pixels.float() / 127.5 - 1
+
+
+def to_uint8(pixels: Tensor) -> Tensor:
+    """Float pixels in [-1, 1] (clamped) -> uint8."""
+    return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def encode_pixels(vae: Any, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Encode pixels B F 3 H W in [-1, 1] to scaled latents B T C h w.
+
+    Args:
+        vae: `AutoencoderKLCogVideoX` or anything of its interface.
+        pixels: F must be 1 + 4k, H and W multiples of 16.
+        generator: Samples the posterior; None takes its mode.
+    """
+    posterior = vae.encode(pixels.to(vae.dtype).transpose(1, 2)).latent_dist
+    latents = posterior.mode() if generator is None else posterior.sample(generator)
+    return latents.transpose(1, 2) * vae.config.scaling_factor
+
+
+def decode_latents(vae: Any, latents: Tensor) -> Tensor:
+    """Decode scaled latents B T C h w to pixels B F 3 H W, about [-1, 1], not clamped; differentiable."""
+    pixels = vae.decode(latents.to(vae.dtype).transpose(1, 2) / vae.config.scaling_factor).sample
+    return pixels.transpose(1, 2)
+
+
+@torch.no_grad()
+def encode_prompts(tokenizer: Any, text_encoder: nn.Module, prompts: tuple[str, ...], max_length: int) -> Tensor:
+    """T5 embeddings of sentences, B L D; padded or cut to `max_length`, without attention mask, as CogVideoX trains."""
+    tokens = tokenizer(list(prompts), padding="max_length", max_length=max_length, truncation=True, return_tensors="pt")
+    device = next(text_encoder.parameters()).device
+    return text_encoder(tokens.input_ids.to(device))[0]

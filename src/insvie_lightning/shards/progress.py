@@ -1,0 +1,31 @@
+"""A progress bar on stderr with rate and time left."""
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+Item = TypeVar("Item")
+
+
+def track(items: Sequence[Item], what: str, shown: bool = True) -> Iterator[Item]:
+    """Yield the items while a bar labelled `what` follows them, if it is to be shown."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
+        yield from bar.track(items, total=len(items))
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return TaskProgressColumn.render_speed(task.finished_speed or task.speed)

@@ -1,0 +1,109 @@
+"""Read samples: one member by its byte offset (training), or all of them in storage order (jobs)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from insvie_lightning.batch import Triplet
+from insvie_lightning.errors import InputError
+from insvie_lightning.shards.manifest import open_manifest
+from insvie_lightning.shards.record import to_record
+
+
+def read_member(shard: Path | str, offset: int, size: int) -> bytes:
+    """Return `size` bytes from byte `offset` of a tar; safe in threads and in forked workers.
+
+    The last 64 tars stay open, so a tar that is replaced under the same name is not noticed.
+
+    Raises:
+        InputError: The tar is absent, or ends before the member does.
+    """
+    try:
+        file = _open(str(shard))
+    except OSError as error:
+        raise InputError(f"{shard} cannot be read: {error.strerror}") from None
+    data = os.pread(file.descriptor, size, offset)
+    if len(data) < size:
+        raise InputError(f"{shard} is cut: bytes {offset} to {offset + size} are not all there")
+    return data
+
+
+def decode_triplet(record: Mapping[str, Any], source: bytes, edited: bytes) -> Triplet:
+    """Return the triplet of a manifest row (or of a parsed `KEY.json`) and its two encoded videos.
+
+    Raises:
+        InputError: A video cannot be decoded; the sentence names the key.
+    """
+    from insvie_lightning.video import read_clip
+
+    record, key = to_record(record), record["key"]
+    return Triplet(
+        key=key,
+        source=read_clip(source, name=f"source clip of {key!r}"),
+        edited=read_clip(edited, name=f"edited clip of {key!r}"),
+        **{name: value for name, value in record.items() if name not in ("key", "frames", "height", "width", "fps")},
+    )
+
+
+def iterate_samples(
+    folder: Path | str, where: str = "true", on_bad: Callable[[str, str], None] | None = None
+) -> Iterator[tuple[dict[str, Any], dict[str, bytes]]]:
+    """Yield every accepted sample as (record, members), tar after tar from front to back.
+
+    A member's bytes are compared with the hash in the manifest, so what is yielded is what was written.
+
+    Args:
+        folder: The data set.
+        where: A clause as in `Manifest.query`.
+        on_bad: Called with key and reason for each sample that cannot be read, which is then skipped: a tar cut in
+            the middle still yields every sample before the cut. None raises instead.
+
+    Raises:
+        InputError: The manifest cannot be read, or (without `on_bad`) a sample cannot.
+    """
+    manifest = open_manifest(folder)
+    rows = manifest.query(where)
+    for batch in rows.to_batches(max_chunksize=256):
+        for row in batch.to_pylist():
+            try:
+                members = read_members(manifest.folder, row)
+            except InputError as error:
+                if on_bad is None:
+                    raise
+                on_bad(row["key"], str(error))
+            else:
+                yield to_record(row), members
+
+
+def read_members(folder: Path, row: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return all members of a manifest row, by name, after comparing them with their hashes.
+
+    Raises:
+        InputError: The tar is absent or cut, or a member is not what was written.
+    """
+    members = {}
+    for member in row["members"]:
+        data = read_member(folder / row["shard"], member["offset"], member["size"])
+        if hashlib.sha256(data).hexdigest() != member["sha256"]:
+            raise InputError(f"{row['shard']}: {member['name']} of {row['key']!r} is not the file that was written")
+        members[member["name"]] = data
+    return members
+
+
+@dataclass(frozen=True)
+class _OpenFile:
+    descriptor: int
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+@lru_cache(maxsize=64)
+def _open(path: str) -> _OpenFile:
+    return _OpenFile(os.open(path, os.O_RDONLY))

@@ -1,0 +1,86 @@
+"""The parts of a pretrained text-to-video model, in the folder layout that diffusers uses for CogVideoX."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
+from huggingface_hub.errors import HFValidationError
+from transformers import AutoTokenizer, T5EncoderModel
+
+from insvie_lightning.errors import InputError
+from insvie_lightning.nets.patch_vae import PatchVAE
+
+TOY = Path(__file__).parents[1] / "toy" / "weights"
+"""The shipped toy models."""
+
+
+@dataclass(frozen=True, slots=True)
+class Components:
+    """What an editor is made of: the trained transformer and the frozen rest."""
+
+    transformer: CogVideoXTransformer3DModel
+    vae: Any
+    text_encoder: T5EncoderModel
+    tokenizer: Any
+    scheduler: CogVideoXDDIMScheduler
+
+
+def load_components(base: str, dtype: torch.dtype = torch.float32) -> Components:
+    """Load a CogVideoX model.
+
+    Args:
+        base: A folder in diffusers' layout, a hub id such as `THUDM/CogVideoX-2b`, or `toy` for the shipped model.
+        dtype: Of the weights in memory.
+
+    Raises:
+        InputError: When the weights are neither in the folder, nor in the cache, nor to be had from the hub.
+    """
+    where = str(TOY) if base == "toy" else base
+    try:
+        return Components(
+            transformer=CogVideoXTransformer3DModel.from_pretrained(where, subfolder="transformer", torch_dtype=dtype),
+            vae=load_vae(base, dtype),
+            text_encoder=T5EncoderModel.from_pretrained(where, subfolder="text_encoder", dtype=dtype),
+            tokenizer=AutoTokenizer.from_pretrained(where, subfolder="tokenizer"),
+            scheduler=CogVideoXDDIMScheduler.from_pretrained(where, subfolder="scheduler"),
+        )
+    except (OSError, HFValidationError) as error:
+        raise _absent(base) from error
+
+
+def load_vae(base: str, dtype: torch.dtype = torch.float32) -> Any:
+    """Load the autoencoder of a model (see `load_components`): the class its config names, CogVideoX's or `PatchVAE`.
+
+    `base` may also be the folder of the autoencoder itself.
+    """
+    folder = TOY if base == "toy" else Path(base)
+    if (folder / "vae").is_dir():
+        folder = folder / "vae"
+    try:
+        if folder.is_dir():
+            kind = PatchVAE if PatchVAE.load_config(folder)["_class_name"] == "PatchVAE" else AutoencoderKLCogVideoX
+            return kind.from_pretrained(folder, torch_dtype=dtype)
+        return AutoencoderKLCogVideoX.from_pretrained(base, subfolder="vae", torch_dtype=dtype)
+    except (OSError, HFValidationError) as error:
+        raise _absent(base) from error
+
+
+def save_components(parts: Components, folder: Path, dtype: torch.dtype) -> None:
+    """Write a model as a folder that `load_components` and diffusers read, weights in `dtype`."""
+    for name, module in (("transformer", parts.transformer), ("vae", parts.vae), ("text_encoder", parts.text_encoder)):
+        original = module.dtype
+        module.to(dtype).save_pretrained(folder / name)
+        module.to(original)
+    parts.tokenizer.save_pretrained(folder / "tokenizer")
+    parts.scheduler.save_pretrained(folder / "scheduler")
+
+
+def _absent(base: str) -> InputError:
+    offline = " (the hub is switched off by HF_HUB_OFFLINE)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
+    return InputError(
+        f"the weights {base!r} are neither a folder here nor to be had from the hub{offline}: download them "
+        f"(`hf download {base}`) and give the folder as --model.base, or add `-c toy` to use the shipped toy model"
+    )

@@ -1,0 +1,93 @@
+"""What a trained editor delivers: its trained weights, raw and averaged, and how to build the editor around them.
+
+A folder of `editor.json`, `raw.safetensors` and, when an average was kept, `ema.safetensors`. It holds neither the
+frozen base nor anything that only resuming needs; that is the business of Lightning's checkpoints.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from insvie_lightning.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Deliverable:
+    """Trained weights by parameter name, raw and averaged, and the number of updates that the average has seen."""
+
+    settings: dict[str, Any]
+    raw: dict[str, Tensor]
+    ema: dict[str, Tensor] | None = None
+    ema_updates: int = 0
+
+
+def trainable_weights(module: nn.Module) -> dict[str, Tensor]:
+    """The parameters of a module that are trained, detached, by name; PEFT's adapter name is left out."""
+    return {
+        name.replace(".default.", "."): parameter.detach()
+        for name, parameter in module.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+@torch.no_grad()
+def load_trainable(module: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
+    """Copy weights into the trainable parameters of a module.
+
+    Raises:
+        InputError: When a name or shape does not fit; names the first misfits.
+    """
+    own = trainable_weights(module)
+    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    if missing or extra:
+        lists = [f"{len(n)} {what}, e.g. {n[0]}" for what, n in (("missing", missing), ("unknown", extra)) if n]
+        raise InputError(f"the weights in {origin} are of another editor: {'; '.join(lists)}")
+    for name, parameter in own.items():
+        if parameter.shape != weights[name].shape:
+            raise InputError(
+                f"the weights in {origin} are of another editor: {name} has shape {tuple(weights[name].shape)}, "
+                f"this editor needs {tuple(parameter.shape)}"
+            )
+        parameter.copy_(weights[name])
+
+
+def save_deliverable(deliverable: Deliverable, folder: Path) -> None:
+    """Write a deliverable; every file appears whole or not at all, `editor.json` last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, weights in (("raw", deliverable.raw), ("ema", deliverable.ema)):
+        if weights is not None:
+            part = folder / f".{name}.safetensors.part"
+            save_file({key: value.cpu().contiguous() for key, value in weights.items()}, part)
+            os.replace(part, folder / f"{name}.safetensors")
+    text = json.dumps({**deliverable.settings, "ema_updates": deliverable.ema_updates}, indent=2)
+    part = folder / ".editor.json.part"
+    part.write_text(text + "\n")
+    os.replace(part, folder / "editor.json")
+
+
+def load_deliverable(folder: Path) -> Deliverable:
+    """Read a deliverable.
+
+    Raises:
+        InputError: When the folder is not one, or a file of it is damaged.
+    """
+    try:
+        settings = json.loads((folder / "editor.json").read_text())
+        raw = load_file(folder / "raw.safetensors")
+        ema = load_file(folder / "ema.safetensors") if (folder / "ema.safetensors").exists() else None
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{folder} is not a trained editor: {Path(error.filename or 'raw.safetensors').name} is missing; legal is "
+            "the `weights` folder that `insvie fit` writes"
+        ) from error
+    except (json.JSONDecodeError, SafetensorError) as error:
+        raise InputError(f"a file of the trained editor in {folder} is damaged: {error}") from error
+    return Deliverable(settings, raw, ema, settings.pop("ema_updates"))

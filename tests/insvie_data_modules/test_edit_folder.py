@@ -1,0 +1,69 @@
+"""Videos and instructions to edit."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from insvie_data_modules.edit_folder import EditFolder, list_edits
+from insvie_lightning.batch import Clip, EditBatch
+from insvie_lightning.errors import InputError
+from insvie_lightning.video import write_clip
+
+
+@pytest.fixture
+def videos(tmp_path: Path, make_clip: Callable[..., Clip]) -> Path:
+    folder = tmp_path / "videos"
+    for name in ("b.mp4", "a cat.mp4"):
+        write_clip(folder / name, make_clip(), lossless=True)
+    (folder / "notes.txt").write_text("no video")
+    return folder
+
+
+def test_a_folder_is_edited_with_one_instruction(videos: Path) -> None:
+    data = EditFolder(videos, "make it blue", batch_size=2, frames=6, size=(16, 24))
+    (batch,) = data.predict_dataloader()
+    assert isinstance(batch, EditBatch)
+    assert batch.keys == ("a_cat", "b") and batch.instructions == ("make it blue", "make it blue")
+    assert batch.source is not None and batch.source.shape == (2, 6, 3, 16, 24)
+    assert batch.edited is None and batch.position is None and batch.fps == (8.0, 8.0)
+
+
+def test_a_csv_gives_each_video_its_instruction(videos: Path) -> None:
+    csv = videos / "edits.csv"
+    csv.write_text('video,instruction\nb.mp4,"red, please"\nb.mp4,\na cat.mp4,a dog\n', encoding="utf-8-sig")
+    assert list_edits(csv, "blue") == [
+        ("b", videos / "b.mp4", "red, please"),
+        ("b-2", videos / "b.mp4", "blue"),
+        ("a_cat", videos / "a cat.mp4", "a dog"),
+    ]
+
+
+def test_keys_never_repeat(tmp_path: Path) -> None:
+    for name in ("x.mp4", "x.mov", "x-2.mp4"):
+        (tmp_path / name).touch()
+    assert len({key for key, _, _ in list_edits(tmp_path, "blue")}) == 3
+
+
+def test_one_video_is_enough(videos: Path) -> None:
+    (batch,) = EditFolder(videos / "b.mp4", "make it blue").test_dataloader()
+    assert batch.keys == ("b",) and batch.source.shape == (1, 4, 3, 32, 48)
+
+
+def test_what_is_missing_is_named(videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a cat.mp4 of .* has no instruction: give --data.instruction"):
+        list_edits(videos)
+    with pytest.raises(InputError, match="no file or folder"):
+        list_edits(tmp_path / "absent", "blue")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"holds no video; legal endings are .*\.mp4"):
+        list_edits(tmp_path / "empty", "blue")
+    (tmp_path / "edits.csv").write_text("videos,instruct\nb.mp4,x\n")
+    with pytest.raises(InputError, match="needed are video,instruction; did you mean 'videos'"):
+        list_edits(tmp_path / "edits.csv", "blue")
+
+
+def test_a_broken_video_is_named(videos: Path) -> None:
+    (videos / "b.mp4").write_bytes(b"no video")
+    with pytest.raises(InputError, match=r"b\.mp4: no readable video"):
+        list(EditFolder(videos, "blue").predict_dataloader())

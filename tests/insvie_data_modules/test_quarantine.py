@@ -1,0 +1,48 @@
+"""Bad samples: written once, counted, and too many of them stop the job."""
+
+from pathlib import Path
+
+import pytest
+
+from insvie_data_modules.quarantine import Quarantine, read_quarantine
+from insvie_lightning.errors import InputError
+
+
+def test_a_bad_sample_is_written_once_even_over_reruns(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "quarantine.jsonl"
+    assert read_quarantine(path) == {}
+    for _ in range(2):
+        quarantine = Quarantine(path, max_rate=0.5)
+        quarantine.add("a", "cut")
+        quarantine.add("a", "cut")
+        quarantine.add("b", "größer")
+    assert read_quarantine(path) == {"a": "cut", "b": "größer"}
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 2
+
+
+def test_a_rate_means_something_only_after_twenty_samples(tmp_path: Path) -> None:
+    quarantine = Quarantine(tmp_path / "q.jsonl", max_rate=0.05)
+    for number in range(19):
+        quarantine.add(f"k{number}", "cut")
+    with pytest.raises(InputError, match="20 of 20 samples are bad"):
+        quarantine.add("k19", "cut")
+
+
+def test_a_rate_at_the_limit_is_borne(tmp_path: Path) -> None:
+    quarantine = Quarantine(tmp_path / "q.jsonl", max_rate=0.05)
+    for _ in range(38):
+        quarantine.accept()
+    quarantine.add("a", "cut")
+    quarantine.add("b", "cut")
+    with pytest.raises(InputError, match=r"3 of 41 samples are bad, more than max_bad_rate 0\.05"):
+        quarantine.add("c", "cut")
+
+
+def test_the_three_commonest_reasons_are_named_without_their_keys(tmp_path: Path) -> None:
+    quarantine = Quarantine(tmp_path / "q.jsonl", max_rate=0.2)
+    for _ in range(20):
+        quarantine.accept()
+    reasons = ["clip of 'X' is cut"] * 3 + ["empty"] * 2 + ["short", "short", "rare"]
+    with pytest.raises(InputError, match=r"3 x clip of 'KEY' is cut; 2 x empty; 1 x short$"):
+        for number, reason in enumerate(reasons):
+            quarantine.add(f"sample{number}", reason.replace("X", f"sample{number}"))

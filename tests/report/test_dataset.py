@@ -1,0 +1,39 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from insvie_lightning.report.dataset import read_dataset
+from insvie_lightning.report.media import Budget
+
+
+def test_counts_funnel_and_clips(tmp_path: Path, make_dataset: Callable[..., Path]) -> None:
+    found = read_dataset(make_dataset(tmp_path / "data", 12), Budget())
+    assert (found.rows, found.accepted, found.shards) == (18, 12, 3)
+    assert found.seconds == pytest.approx(12 * 9 / 8)
+    assert {bar.label: bar.count for bar in found.counts["origin"]} == {"real": 6, "static": 3, "pair": 3}
+    assert {bar.label: bar.count for bar in found.counts["edit type"]} == {"recolour": 8, "remove": 4}
+    assert [(bar.label, bar.count) for bar in found.funnel] == [
+        ("accepted", 12),
+        ("judge \u2026 is below \u2026", 4),
+        ("epe_px \u2026 is above \u2026", 2),
+    ]
+    assert "bad-001: judge 2 is below 4" in found.funnel[1].note
+    assert [bar.label for bar in found.counts["clip"]] == ["9 frames, 64 x 96, 8 fps"]
+    assert {chart.title for chart in found.scores} == {"judge", "EPE"}
+    assert found.gallery.total == len(found.gallery.samples) == 12
+
+
+def test_rare_groups_are_among_the_first_clips(tmp_path: Path, make_dataset: Callable[..., Path]) -> None:
+    samples = read_dataset(make_dataset(tmp_path / "data", 24), Budget()).gallery.samples
+    assert {sample.tags for sample in samples[:6]} == {
+        (origin, edit) for origin in ("real", "static", "pair") for edit in ("recolour", "remove")
+    }
+
+
+def test_cut_tar_is_told_in_place_of_its_clips(tmp_path: Path, make_dataset: Callable[..., Path]) -> None:
+    folder = make_dataset(tmp_path / "data", 4)
+    tar = folder / "shard-000000.tar"
+    tar.write_bytes(tar.read_bytes()[:5000])
+    sample = read_dataset(folder, Budget()).gallery.samples[-1]
+    assert "cut" in sample.clips["source"]

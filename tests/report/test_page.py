@@ -1,0 +1,126 @@
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from insvie_lightning.errors import InputError
+from insvie_lightning.report.page import write_report
+
+
+class Page(HTMLParser):
+    """What a browser would see: start tags with their attributes, and the text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.html = path.read_text()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(self.html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def count(self, tag: str) -> int:
+        return sum(found == tag for found, _ in self.tags)
+
+
+def test_page_of_a_run(tmp_path: Path, make_run: Callable[..., Path]) -> None:
+    run = make_run(tmp_path / "s1")
+    path = write_report(run)
+    page = Page(path)
+    assert path == run / "report.html"
+    assert [name.name for name in run.iterdir() if name.name.startswith(".")] == []
+    assert page.count("video") == 2 * 3 * 3
+    assert page.count("svg") == 6
+    words = (
+        "97.1 %",
+        "copy of the source",
+        "28.42 dB",
+        "395",
+        "train/loss",
+        "samples_per_second",
+        "3 of 3 samples shown",
+    )
+    assert [word for word in words if word not in page.text] == []
+
+
+def test_nothing_of_the_run_becomes_markup(tmp_path: Path, make_run: Callable[..., Path]) -> None:
+    page = Page(write_report(make_run(tmp_path / "s1")))
+    assert page.count("script") == 1
+    assert "alert('instruction')" in page.text
+    assert page.count("b") == page.html.count("<b>") > 0
+    assert "<b>bold</b>" in page.text
+
+
+def test_page_loads_nothing(tmp_path: Path, make_run: Callable[..., Path]) -> None:
+    page = Page(write_report(make_run(tmp_path / "s1")))
+    addresses = [
+        value or "" for _, attrs in page.tags for name, value in attrs.items() if name in ("src", "href", "xlink:href")
+    ]
+    assert [address[:40] for address in addresses if not address.startswith(("data:", "#"))] == []
+    assert "default-src 'none'" in page.html
+    assert not re.search(r"url\((?!#)", page.html)
+
+
+def test_page_of_a_folder_of_runs_joins_them(
+    tmp_path: Path, make_run: Callable[..., Path], make_dataset: Callable[..., Path]
+) -> None:
+    for name in ("s1", "s2", "s10"):
+        make_run(tmp_path / "demo" / name)
+    make_dataset(tmp_path / "demo" / "data")
+    page = Page(write_report(tmp_path / "demo"))
+    assert "3 runs, 1 data set" in page.text
+    assert "s1 395 + s2 395 + s10 395" in page.text
+    assert "12 of 12 samples shown" in page.text
+    assert page.text.index("s10, step 400") < page.text.index("s1, step 400")
+
+
+def test_page_of_a_data_set(tmp_path: Path, make_dataset: Callable[..., Path]) -> None:
+    page = Page(write_report(make_dataset(tmp_path / "data", 20), tmp_path / "pages" / "data.html"))
+    assert (tmp_path / "pages" / "data.html").is_file()
+    assert "12 of 20 samples shown" in page.text
+    assert "66.7 % of 30 made" in page.text
+    assert page.count("video") == 24
+    assert page.count("script") == 1
+
+
+def test_diverged_run_still_has_a_page(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("step,epoch,train/loss\n0,0,nan\n1,0,nan\n")
+    assert "Not one finite value" in Page(write_report(tmp_path)).text
+
+
+def test_other_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"neither a run nor a data set.*metrics\.csv.*shard-\*\.parquet"):
+        write_report(tmp_path)
+    (tmp_path / "demo").mkdir()
+    with pytest.raises(InputError, match="did you mean 'demo'"):
+        write_report(tmp_path / "dmo")
+
+
+def test_output_must_be_a_file(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("step,a\n0,1\n")
+    with pytest.raises(InputError, match="is a folder"):
+        write_report(tmp_path, tmp_path)
+
+
+def test_failed_report_leaves_the_earlier_page(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("step,a\n0,1\n")
+    page = write_report(tmp_path)
+    before = page.read_text()
+    (tmp_path / "summary.json").write_text("{")
+    with pytest.raises(InputError):
+        write_report(tmp_path)
+    assert page.read_text() == before
+
+
+def test_report_starts_without_torch() -> None:
+    code = "import sys, insvie_lightning.report.page; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ).returncode == 0

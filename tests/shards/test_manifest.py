@@ -1,0 +1,104 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from insvie_lightning.batch import Triplet
+from insvie_lightning.errors import InputError
+from insvie_lightning.shards import manifest
+from insvie_lightning.shards.manifest import compact, keys_done, open_manifest
+from insvie_lightning.shards.write import ShardWriter
+
+
+def keys(folder: Path, where: str = "true", accepted_only: bool = True) -> list[str]:
+    return open_manifest(folder).query(where, ["key"], accepted_only)["key"].to_pylist()
+
+
+def test_query_keeps_storage_order(dataset: Path) -> None:
+    assert keys(dataset) == ["s0", "s1", "s2", "s3"]
+    assert keys(dataset, accepted_only=False) == ["s0", "s1", "s2", "s3", "bad"]
+    assert keys(dataset, "judge >= 2 and epe_px <= 2 and origin = 'real'") == ["s1", "s2"]
+
+
+@pytest.mark.parametrize("where", ["true) or (true", "judge = 5 or true -- all"])
+def test_no_clause_reaches_rejected_samples(dataset: Path, where: str) -> None:
+    assert keys(dataset, where) == ["s0", "s1", "s2", "s3"]
+
+
+def test_scores_may_differ_between_shards(dataset: Path, make_triplet: Callable[..., Triplet]) -> None:
+    with ShardWriter(dataset) as writer:
+        writer.write(make_triplet("new", scores={"clip": 0.3}))
+    assert keys(dataset, "clip > 0") == ["new"]
+    assert keys(dataset, "judge > 3") == ["s3"]
+
+
+def test_unknown_column_in_a_clause(dataset: Path) -> None:
+    with pytest.raises(InputError, match=r"no column 'judg'; it has key, .*epe_px, judge; did you mean 'judge'\?"):
+        keys(dataset, "judg >= 4")
+
+
+def test_unknown_column_to_return(dataset: Path) -> None:
+    with pytest.raises(InputError, match="did you mean 'instruction'"):
+        open_manifest(dataset).query(columns=["instructions"])
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["judge >", "", "1; DROP TABLE manifest", "key in (select content from read_text('/etc/hostname'))", "key + 1 > 0"],
+)
+def test_illegal_clause(dataset: Path, where: str) -> None:
+    with pytest.raises(InputError, match="no legal SQL condition"):
+        keys(dataset, where)
+
+
+def test_clause_cannot_see_python_variables(dataset: Path) -> None:
+    secret = pa.table({"key": ["s0"]})
+    with pytest.raises(InputError, match="no legal SQL"):
+        keys(dataset, "key in (select key from secret)")
+    assert len(secret) == 1
+
+
+def test_compact_says_the_same(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = open_manifest(dataset).table
+    path = compact(dataset)
+    read: list[Path] = []
+    read_part = manifest.read_part
+    monkeypatch.setattr(manifest, "read_part", lambda path: read.append(path) or read_part(path))
+    assert open_manifest(dataset).table.equals(parts)
+    assert read == [path]
+
+
+def test_compact_manifest_that_is_out_of_date_is_ignored(dataset: Path, make_triplet: Callable[..., Triplet]) -> None:
+    compact(dataset)
+    with ShardWriter(dataset) as writer:
+        writer.write(make_triplet("new"))
+    assert keys(dataset)[-1] == "new"
+
+
+def test_absent_and_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no folder of shards"):
+        open_manifest(tmp_path / "none")
+    with pytest.raises(InputError, match="holds no finished shard"):
+        open_manifest(tmp_path)
+
+
+def test_broken_part_is_named(dataset: Path) -> None:
+    part = dataset / "shard-000001.parquet"
+    part.write_bytes(part.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"shard-000001\.parquet is no readable manifest"):
+        open_manifest(dataset)
+
+
+def test_foreign_table_is_named(dataset: Path) -> None:
+    pq.write_table(pa.table({"a": [1]}), dataset / "shard-000002.parquet")
+    with pytest.raises(InputError, match=r"shard-000002\.parquet is no manifest: it has no column 'accepted'"):
+        open_manifest(dataset)
+
+
+def test_keys_of_another_job(dataset: Path) -> None:
+    planned = ["s0", "s1", "s2", "s3", "bad", "later"]
+    assert keys_done(dataset, planned) == {"s0", "s1", "s2", "s3", "bad"}
+    with pytest.raises(InputError, match="1 other samples, such as 'bad'"):
+        keys_done(dataset, ["s0", "s1", "s2", "s3"])

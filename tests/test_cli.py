@@ -1,0 +1,262 @@
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+import pytest
+
+import insvie_lightning
+from insvie_lightning import cli
+from insvie_lightning.batch import Triplet
+from insvie_lightning.cli import VERBS, main
+
+PLUGIN = '''"""A third party's plug-in."""
+import os
+from collections.abc import Callable
+
+import torch
+from lightning import Callback
+from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
+
+from insvie_lightning.errors import InputError
+
+
+class AcmeNet(BoringModel):
+    """A net that fails on demand."""
+
+    def __init__(self, width: int = 3, rule: Callable[[str], int] = len, fail: str = "") -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore="rule")
+        self.fail = fail
+
+    def training_step(self, batch, index):
+        if self.fail == "input":
+            raise InputError("clip 'a' has no frames")
+        if self.fail == "interrupt":
+            raise KeyboardInterrupt
+        output = super().training_step(batch, index)
+        self.log("loss", output["loss"])
+        return output
+
+
+class Broken(torch.utils.data.Dataset):
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int):
+        raise InputError("shard 'x.tar' is cut short")
+
+
+class AcmeData(BoringDataModule):
+    """Random numbers, or a broken shard."""
+
+    def __init__(self, size: int = 3, broken: bool = False) -> None:
+        super().__init__()
+        self.broken = broken
+
+    def train_dataloader(self):
+        if self.broken:
+            return torch.utils.data.DataLoader(Broken(), num_workers=1)
+        return super().train_dataloader()
+
+
+class AcmeMeter(Callback):
+    """Counts."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale = scale
+'''
+RECIPE = """# A recipe of the test.
+model: {class_path: AcmeNet, init_args: {width: 5}}
+data: {class_path: AcmeData}
+trainer:
+  accelerator: cpu
+  max_steps: 2
+  log_every_n_steps: 1
+  limit_val_batches: 0
+  limit_test_batches: 1
+  enable_progress_bar: false
+  enable_model_summary: false
+  default_root_dir: runs/acme
+  logger:
+    class_path: CSVLogger
+    init_args: {save_dir: runs/acme, name: "", version: ""}
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Advertise a third party's module beside the installed ones."""
+    folder = tmp_path_factory.mktemp("plugin")
+    (folder / "acme_plugin.py").write_text(PLUGIN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        acme = EntryPoint("acme", "acme_plugin", "insvie_lightning.plugins")
+        patch.setattr("insvie_lightning.plugins.entry_points", lambda group: [*entry_points(group=group), acme])
+        yield
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "acme.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """Run, expect status 2, and return the one line on stderr after Lightning's own notes."""
+    assert main(argv) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    return last.removeprefix("error: ")
+
+
+def test_help_lists_every_verb_with_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for verb, meaning in VERBS.items():
+        assert any(line.split(maxsplit=1) == [verb, meaning] for line in lines), verb
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_version_and_the_data_contracts_import_neither_torch_nor_lightning(option: str) -> None:
+    code = (
+        "import sys, time; from insvie_lightning.cli import main; main(sys.argv[1:]);"
+        "print(f'{time.process_time():.2f} s of CPU time');"
+        "from insvie_lightning import Clip, EditBatch, Triplet;"
+        "print('heavy', sorted({'torch', 'lightning', 'jsonargparse'} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code, option], capture_output=True, text=True, check=True).stdout
+    print(out.splitlines()[-2])
+    assert out.splitlines()[-1] == "heavy []"
+
+
+def test_unknown_verb_offers_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert refused(capsys, "fti") == (
+        "no verb 'fti': insvie knows fit, validate, test, predict, edit, shards, report, list, doctor; "
+        "did you mean 'fit'?"
+    )
+
+
+def test_other_verbs_reach_their_module_with_the_rest_of_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(
+        cli, "import_module", lambda name: type("M", (), {"main": lambda argv: seen.append((name, argv)) or 7})
+    )
+    assert main(["shards", "verify", "DIR"]) == 7
+    assert seen == [("insvie_lightning.commands.shards", ["verify", "DIR"])]
+
+
+def test_threads_are_quiet_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"OMP_WAIT_POLICY": "active"})
+    main(["nothing"])
+    assert os.environ == {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "0", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def test_fit_leaves_config_metrics_and_checkpoint_in_the_run_folder_and_reruns(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", "-c", "acme.yaml"]) == 0
+    assert "Seed set to 0" in capsys.readouterr().err
+    assert main(["fit", "-c", "acme.yaml", "-c", "trainer: {max_steps: 1}"]) == 0
+    run = recipe.parent / "runs/acme"
+    assert (run / "metrics.csv").read_text().splitlines()[0] == "epoch,loss,step"
+    assert "max_steps: 1" in (run / "config.yaml").read_text()
+    assert list(run.glob("checkpoints/*.ckpt"))
+
+
+def test_testing_a_checkpoint_keeps_the_config_of_the_fit_and_the_recipe_decides(recipe: Path) -> None:
+    assert main(["fit", "-c", "acme.yaml"]) == 0
+    run = recipe.parent / "runs/acme"
+    trained = (run / "config.yaml").read_text()
+    (checkpoint,) = run.glob("checkpoints/*.ckpt")
+    assert main(["test", "-c", "acme.yaml", "--model.width=7", "--ckpt_path", str(checkpoint)]) == 0
+    assert (run / "config.yaml").read_text() == trained
+    assert "width: 7" in (run / "config.test.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--model=AcmeNut"], "model: no class 'AcmeNut' is registered; did you mean 'AcmeNet'?"),
+        (["--data=AcmeDate"], "data: no class 'AcmeDate' is registered; did you mean 'AcmeData'?"),
+        (["--model.widht=3"], "model: AcmeNet takes no 'widht'; did you mean 'width'?"),
+        (["--model.width=wide"], "model.width: expected int, got wide"),
+        (["--trainer.max_steps=many"], "trainer.max_steps: expected int, got many"),
+        (["--trainer.max_stepz=3"], "no option 'trainer.max_stepz' here; did you mean 'trainer.max_steps'?"),
+        (["-c", "trainer: {max_stepz: 3}"], "no option 'trainer.max_stepz' here; did you mean 'trainer.max_steps'?"),
+        (["--seed_everything=x"], "seed_everything: expected bool or int, got x"),
+        (["-c", "model: 3"], "model: Not a valid subclass of LightningModule, got 3"),
+        (
+            ["-c", "trainer: {callbacks: [{class_path: AcmeMetre}]}"],
+            "trainer.callbacks: no class 'AcmeMetre' is registered; did you mean 'AcmeMeter'?",
+        ),
+        (
+            ["-c", "trainer: {callbacks: [{class_path: AcmeMeter, init_args: {scale: big}}]}"],
+            "trainer.callbacks.scale: expected float, got big",
+        ),
+        (["--ckpt_path=gone.ckpt"], "--ckpt_path gone.ckpt: no such file or folder; last and best are legal, too"),
+        (["--model.fail=input"], "clip 'a' has no frames"),
+        (["--data.broken=true"], "shard 'x.tar' is cut short"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_sentence(
+    recipe: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    said = refused(capsys, "fit", "-c", str(recipe), *arguments)
+    assert said.removeprefix(f"{arguments[-1]}: ") == sentence
+
+
+def test_unknown_recipe_names_the_shipped_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("insvie_lightning.config.config_root", lambda: tmp_path)
+    (tmp_path / "toy.yaml").write_text("# Overlay: the toy world.\n")
+    assert refused(capsys, "fit", "-c", "toi") == (
+        "no recipe 'toi': neither a file here nor one of toy; did you mean 'toy'?"
+    )
+
+
+def test_missing_recipe_and_refused_trainer_arguments_are_bad_input(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refused(capsys, "fit").endswith("fit.data, fit.model; give a recipe with -c")
+    assert refused(capsys, "fit", "-c", str(recipe), "--trainer.strategy=nope").startswith("trainer: ")
+
+
+def test_broken_yaml_is_reported_with_its_path(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe.write_text("# Broken.\nmodel: [1\n")
+    assert refused(capsys, "fit", "-c", str(recipe)).startswith(f"{recipe}: ")
+
+
+@pytest.mark.parametrize(
+    "name", ["os.system", "acme_plugin.os.system", "torch.hub.load", "torch.load", "shutil.rmtree"]
+)
+def test_a_recipe_cannot_name_a_callable_from_outside(
+    recipe: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    recipe.write_text(RECIPE.replace("width: 5", f"rule: {name}"))
+    assert refused(capsys, "fit", "-c", str(recipe)).startswith(f"{recipe}: model.rule: a recipe may not name ")
+
+
+@pytest.mark.parametrize("name", ["torch.numel", "acme_plugin.AcmeMeter.setup"])
+def test_a_recipe_may_name_what_torch_and_plugins_bring(recipe: Path, name: str) -> None:
+    assert main(["fit", "-c", str(recipe), "-c", f"model: {{init_args: {{rule: {name}}}}}"]) == 0
+
+
+def test_ctrl_c_ends_with_130_and_a_sentence(
+    recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    assert main(["fit", "-c", str(recipe), "--model.fail=interrupt"]) == 130
+    assert capsys.readouterr().err.strip().splitlines()[-1] == "stopped: insvie fit was interrupted by Ctrl+C"
+
+
+def test_the_package_offers_its_public_names_and_no_other() -> None:
+    assert insvie_lightning.Triplet is Triplet
+    with pytest.raises(AttributeError, match="'insvie_lightning' has no attribute 'Tripplet'"):
+        _ = insvie_lightning.Tripplet
