@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml
 	touch $@
 
 demo: install
-	$(BIN)/python -m insvie_lightning.toy.demo
+	$(BIN)/python -m insvie_lightning.commands.demo
 
 test: install
 	$(THREADS) $(BIN)/python -m pytest -m 'not proof' -n 2 --dist loadscope --cov --cov-report=term

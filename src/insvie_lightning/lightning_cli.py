@@ -1,6 +1,8 @@
 """Lightning's verbs on recipes: registered class names, named configs, and errors of one sentence."""
 
+import logging
 import re
+import warnings
 from argparse import ArgumentError
 from collections.abc import Sequence
 from importlib import import_module
@@ -19,6 +21,15 @@ from insvie_lightning.config import find_config
 from insvie_lightning.errors import InputError, nearest
 from insvie_lightning.plugins import GROUP, available, load_plugins
 
+NOISE = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    r"predict returned None",
+    r"Found \d+ module\(s\) in eval mode",
+    r"You have overridden `transfer_batch_to_device`",
+    r".*does not have many workers",
+    r"There are modules in .* that should be kept in float32",
+)
+"""Warnings about what this project does on purpose, or can do nothing about."""
 FAMILIES = ("insvie_lightning.editors", "insvie_lightning.builders", "insvie_lightning.pretraining")
 
 
@@ -28,6 +39,9 @@ def register() -> None:
     Raises:
         InputError: A plug-in fails to import.
     """
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_worth_telling)
     modules = [*FAMILIES, *load_plugins()]
     for family in FAMILIES:
         import_module(family)
@@ -37,6 +51,10 @@ def register() -> None:
         import_path_denylist=["*", "torch.hub", "torch.jit", "torch.package", "torch.serialization"],
         import_path_allowlist=sorted(packages | {"lightning", "torch", "torchmetrics"}),
     )
+
+
+def _worth_telling(record: logging.LogRecord) -> bool:
+    return not re.search(r"Tip: |TPU available", record.getMessage())
 
 
 class InsvieCLI(LightningCLI):

@@ -69,7 +69,7 @@ class InsViE(LightningModule):
 
     def __init__(
         self,
-        base: str = "THUDM/CogVideoX-2b",
+        base: str = "zai-org/CogVideoX-2b",
         start_from: Path | None = None,
         lora_rank: int = 128,
         lora_alpha: float = 1.0,

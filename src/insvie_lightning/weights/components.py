@@ -32,7 +32,7 @@ def load_components(base: str, dtype: torch.dtype = torch.float32) -> Components
     """Load a CogVideoX model.
 
     Args:
-        base: A folder in diffusers' layout, a hub id such as `THUDM/CogVideoX-2b`, or `toy` for the shipped model.
+        base: A folder in diffusers' layout, a hub id such as `zai-org/CogVideoX-2b`, or `toy` for the shipped model.
         dtype: Of the weights in memory.
 
     Raises:
