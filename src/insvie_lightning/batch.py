@@ -137,6 +137,10 @@ class EditedVideos:
 
     edited: torch.Tensor
 
+    def to(self, device: torch.device | str) -> EditedVideos:
+        """Move the videos; Lightning calls this to collect predictions."""
+        return EditedVideos(self.edited.to(device))
+
 
 def collate(triplets: Sequence[Triplet]) -> EditBatch:
     """Stack triplets of one shape into an `EditBatch` of uint8 pixels."""

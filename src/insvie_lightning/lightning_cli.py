@@ -111,6 +111,16 @@ class InsvieCLI(LightningCLI):
         # the recipe says what the model is, and a checkpoint gives weights and state only.
         return
 
+    def instantiate_classes(self) -> None:
+        """Build trainer, data and model; jsonargparse wraps what their constructors raise, so bad input is unwrapped."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, InputError):
+                cause = cause.__cause__
+            raise cause or error from None
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer; an argument that Lightning refuses is bad input."""
         try:

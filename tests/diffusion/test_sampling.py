@@ -1,5 +1,6 @@
 """The denoising loop with networks whose answer is known."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -60,6 +61,17 @@ def test_ddim_is_deterministic_and_dpm_takes_its_noise_from_the_generator() -> N
     assert not torch.allclose(run(CogVideoXDPMScheduler, 0), run(CogVideoXDPMScheduler, 1), atol=0.01)
 
 
+def test_every_sample_can_have_noise_of_its_own() -> None:
+    def run(*seeds: int) -> Tensor:
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        scheduler = build(CogVideoXDPMScheduler)
+        return sample(lambda noisy, t: 0.1 * noisy, scheduler, NOISE[:1].repeat(len(seeds), 1, 1, 1, 1), 4, generators)
+
+    both = run(3, 4)
+    torch.testing.assert_close(both, torch.cat([run(3), run(4)]))
+    assert not torch.allclose(both[0], both[1], atol=0.01)
+
+
 def test_dpm_is_second_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step gets the clean latents and the timestep of the one before."""
     scheduler, seen = build(CogVideoXDPMScheduler), []
@@ -75,7 +87,7 @@ def test_dpm_is_second_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scheduler, "step", recorded)
     sample(lambda noisy, t: 0.1 * noisy, scheduler, NOISE, 5, torch.Generator().manual_seed(0))
     assert seen[0][:2] == (None, None)
-    for before, after in zip(seen, seen[1:], strict=False):
+    for before, after in pairwise(seen):
         assert after[0] is before[3] and after[1] == before[2]
 
 

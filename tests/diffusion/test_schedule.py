@@ -35,7 +35,7 @@ def test_the_table_of_the_released_schedule(scheduler: CogVideoXDDIMScheduler) -
     one, zero = torch.ones(len(abar), 1), torch.zeros(len(abar), 1)
     torch.testing.assert_close(add_noise(one, zero, abar).flatten(), expected, atol=1e-6, rtol=0)
     torch.testing.assert_close(velocity(zero, one, abar).flatten(), expected, atol=1e-6, rtol=0)
-    torch.testing.assert_close(add_noise(zero, one, abar).flatten(), (1 - expected**2).sqrt(), atol=2e-6, rtol=0)
+    torch.testing.assert_close(add_noise(zero, one, abar).flatten(), (1 - expected**2).sqrt(), atol=1e-5, rtol=0)
     assert add_noise(one, zero, abar)[-1] == 0  # the last timestep is pure noise
 
 

@@ -1,5 +1,6 @@
 """Encode once, train many times: the latents of every triplet as a sibling shard set."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,8 @@ class EncodeLatents(LightningModule):
         for place, i in enumerate(todo):
             row = self._records[batch.keys[i]]
             tensors = {"source": latents[place].contiguous(), "edited": latents[len(todo) + place].contiguous()}
-            lineage = {"latents": {"base": self.base, "dtype": "bfloat16", "size": list(pixels.shape[-2:])}}
-            record = {**row, "lineage": lineage}
+            made = {"base": self.base, "dtype": "bfloat16", "size": list(pixels.shape[-2:])}
+            record = {**row, "lineage": {**json.loads(row["lineage"]), "latents": made}}
             self._writer.write_members(record, {"latents.safetensors": save(tensors)})
 
     def on_predict_end(self) -> None:

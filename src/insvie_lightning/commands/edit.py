@@ -25,9 +25,7 @@ def main(argv: Sequence[str]) -> int:
     if options.output.suffix != ".mp4":
         raise InputError(f"--output {options.output}: only .mp4 is written")
     if bool(options.weights) == bool(options.config):
-        raise InputError(
-            "give the editor either as --weights FOLDER or as a recipe, -c NAME"
-        )
+        raise InputError("give the editor either as --weights FOLDER or as a recipe, -c NAME")
     clip = read_clip(options.video)
     editor = _editor(options.weights, options.config, rest)
     start = time.monotonic()

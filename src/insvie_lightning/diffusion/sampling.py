@@ -16,7 +16,7 @@ def sample(
     scheduler: Any,
     noise: Tensor,
     num_inference_steps: int,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | list[torch.Generator] | None = None,
 ) -> Tensor:
     """Turn noise B T C h w into latents by `num_inference_steps` steps of a CogVideoX scheduler of diffusers.
 
@@ -25,7 +25,7 @@ def sample(
         scheduler: `CogVideoXDDIMScheduler` or `CogVideoXDPMScheduler`, v-prediction; its state is overwritten.
         noise: Standard normal start; kept in float32.
         num_inference_steps: Number of network evaluations.
-        generator: Noise of stochastic schedulers (DPM).
+        generator: Noise of stochastic schedulers (DPM); a list has one for each sample.
     """
     scheduler.set_timesteps(num_inference_steps, device=noise.device)
     latents = noise * scheduler.init_noise_sigma

@@ -142,7 +142,10 @@ class InsViE(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Outside training, take the averaged weights."""
-        if stage != "fit" and self.use_ema and self.ema is not None:
+        if stage == "fit" or not self.use_ema:
+            return
+        self.configure_model()  # Lightning would call it only after this hook
+        if self.ema is not None:
             load_trainable(self.transformer, self.ema, str(self.start_from))
 
     @classmethod
@@ -177,9 +180,14 @@ class InsViE(LightningModule):
         return Deliverable(settings, trainable_weights(self.transformer), self.ema, self.ema_updates)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the frozen networks out of resume checkpoints."""
+        """Keep the frozen networks out of resume checkpoints, and the number of the stage in them."""
+        checkpoint["stage_index"] = self._stage_index
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Resume in the stage of the checkpoint, so that its optimizer and schedule go on."""
+        self._stage_index = checkpoint.get("stage_index", 0)
 
     # ---------------------------------------------------------------- training
 
@@ -269,7 +277,10 @@ class InsViE(LightningModule):
     def _stage_steps(self) -> int:
         """Optimizer steps of the current stage of a curriculum; of the whole run under other data modules."""
         stages: Sequence[Any] = getattr(getattr(self.trainer, "datamodule", None), "stages", ())
-        return stages[self._stage_index].steps if stages else int(self.trainer.estimated_stepping_batches)
+        if not stages:
+            return int(self.trainer.estimated_stepping_batches)
+        steps, limit = int(stages[self._stage_index].steps), self.trainer.max_steps
+        return min(steps, limit) if limit > 0 else steps
 
     # ---------------------------------------------------------------- sampling
 
@@ -309,7 +320,7 @@ class InsViE(LightningModule):
             self._embed(batch.instructions),
             self.guidance,
         )
-        latents = sample(denoise, copy.deepcopy(self.scheduler), noise, self.num_inference_steps, generators[0])
+        latents = sample(denoise, copy.deepcopy(self.scheduler), noise, self.num_inference_steps, generators)
         return decode_latents(self.vae, latents).clamp(-1, 1)
 
     def edit(self, clip: Clip, instruction: str, size: tuple[int, int] | None = None, max_frames: int = 49) -> Clip:

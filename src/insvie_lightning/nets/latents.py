@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor, nn
 
 
@@ -30,9 +31,16 @@ def encode_pixels(vae: Any, pixels: Tensor, generator: torch.Generator | None = 
 
 
 def decode_latents(vae: Any, latents: Tensor) -> Tensor:
-    """Decode scaled latents B T C h w to pixels B F 3 H W, about [-1, 1], not clamped; differentiable."""
+    """Decode scaled latents B T C h w to pixels B F 3 H W, F = 1 + 4 (T - 1), about [-1, 1], not clamped.
+
+    Differentiable. diffusers decodes an even T to 4 T frames, since it sees the clip's lone first frame by odd T only;
+    the last latent is repeated for it, and what that adds is cut.
+    """
+    frames = latents.shape[1]
+    if frames % 2 == 0 and isinstance(vae, AutoencoderKLCogVideoX):
+        latents = torch.cat([latents, latents[:, -1:]], 1)
     pixels = vae.decode(latents.to(vae.dtype).transpose(1, 2) / vae.config.scaling_factor).sample
-    return pixels.transpose(1, 2)
+    return pixels.transpose(1, 2)[:, : 4 * frames - 3]
 
 
 @torch.no_grad()

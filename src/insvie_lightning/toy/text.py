@@ -31,11 +31,17 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build_text_encoder(vocabulary: int, width: int = 64, layers: int = 2, seed: int = 0) -> T5EncoderModel:
-    """A T5 encoder with random weights, meant to stay frozen.
+ORDER_SCALE = 32.0
+"""Factor on T5's random position biases. As initialised they are so flat that the embedding of a word hardly depends
+on its neighbours: "make the red circle blue" and "make the blue circle red" differ by 5 %. Scaled, every head looks at
+a few offsets of its own and the two differ by 80 %."""
 
-    On this vocabulary a random encoder serves as well as a trained one: word and position survive it, and the
-    transformer that reads it does the rest.
+
+def build_text_encoder(vocabulary: int, width: int = 64, layers: int = 2, seed: int = 0) -> T5EncoderModel:
+    """A T5 encoder with random weights and sharp position biases, meant to stay frozen.
+
+    On this vocabulary a random encoder serves as well as a trained one, as long as words and their order survive it:
+    the transformer that reads it does the rest.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -48,4 +54,7 @@ def build_text_encoder(vocabulary: int, width: int = 64, layers: int = 2, seed: 
             num_heads=4,
             decoder_start_token_id=0,
         )
-        return T5EncoderModel(config).eval()
+        encoder = T5EncoderModel(config).eval()
+    with torch.no_grad():
+        encoder.encoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight.mul_(ORDER_SCALE)
+    return encoder

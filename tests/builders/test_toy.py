@@ -1,0 +1,135 @@
+"""The toy world as shards: what is written, what is rejected and why, and what a crash leaves."""
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from insvie_lightning.builders.toy import BuildToy
+from insvie_lightning.cli import main
+from insvie_lightning.errors import InputError
+from insvie_lightning.shards.manifest import open_manifest
+from insvie_lightning.shards.read import decode_triplet, iterate_samples
+from insvie_lightning.shards.verify import verify
+from insvie_lightning.toy.edits import example_of_key, to_triplet
+from insvie_lightning.toy.scene import render
+
+SCORES = {"": (5, 0), "misplaced": (4, 2), "late": (3, 0), "wrong": (1, 0)}
+
+
+def rows(shards: Path) -> list[dict[str, Any]]:
+    """All rows of the manifest, each with its flaw."""
+    found = open_manifest(shards).table.to_pylist()
+    return [{**row, "flaw": json.loads(row["lineage"])["flaw"]} for row in found]
+
+
+def hashes(shards: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(shards.glob("shard-*"))}
+
+
+def test_the_recipe_makes_whole_shards(build_toy: Any, tmp_path: Path) -> None:
+    shards = build_toy(tmp_path, "--data.samples=40")
+    found = rows(shards)
+    assert [row["key"] for row in found] == [f"toy-train-{index:07d}" for index in range(40)]
+    report = verify(shards)
+    assert (report.shards, report.samples, report.problems) == (1, sum(row["accepted"] for row in found), ())
+    assert 1 <= sum(row["flaw"] != "" for row in found) <= 8  # a tenth of 40
+
+
+def test_every_flaw_has_its_share(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Nothing:
+        world_size = 1
+
+    builder = BuildToy(tmp_path / "shards", flawed=0.6, shard_size=10_000)
+    monkeypatch.setattr(BuildToy, "trainer", Nothing())
+    monkeypatch.setattr("insvie_lightning.video.encode_clip", lambda clip, lossless: b"")
+    builder.on_predict_start()
+    builder.predict_step([to_triplet(example_of_key(f"toy-train-{i:07d}"), 3, 16, 24) for i in range(400)], 0)
+    builder.on_predict_end()
+    counts = Counter(row["flaw"] for row in rows(tmp_path / "shards"))
+    # 160 without a flaw and 80 of each kind are expected; the limits are three standard deviations away.
+    assert 130 <= counts[""] <= 190
+    assert all(56 <= counts[flaw] <= 104 for flaw in ("misplaced", "late", "wrong"))
+
+
+def test_scores_tell_the_flaw_and_only_wrong_edits_are_rejected(toy_shards: Path) -> None:
+    found = rows(toy_shards)
+    assert {row["flaw"] for row in found} == set(SCORES)
+    for row in found:
+        assert (row["judge"], row["epe_px"]) == SCORES[row["flaw"]], row["key"]
+        assert row["accepted"] == (row["flaw"] != "wrong")
+        assert row["reason"] == (
+            "" if row["accepted"] else "judge 1 is below 3: the clip shows another edit than asked for"
+        )
+        sample = example_of_key(row["key"])
+        assert (row["instruction"] == sample.instruction) == row["accepted"]
+        assert (row["origin"], row["edit_type"], row["dataset"]) == (sample.origin, sample.edit_type, "toy")
+
+
+def test_the_second_stages_clause_selects_perfect_and_misplaced_edits(toy_shards: Path) -> None:
+    selected = open_manifest(toy_shards).query("judge >= 4 and epe_px <= 2", ["key"])["key"].to_pylist()
+    assert selected == [row["key"] for row in rows(toy_shards) if row["flaw"] in ("", "misplaced")]
+    assert 0 < len(selected) < 40
+    exact = open_manifest(toy_shards).query("epe_px < 2", ["key"])["key"].to_pylist()
+    assert 0 < len(exact) < len(selected)
+
+
+def test_clips_read_back_as_they_were_drawn_flaws_included(toy_shards: Path) -> None:
+    flaws = {row["key"]: row["flaw"] for row in rows(toy_shards)}
+    seen = Counter[str]()
+    for record, members in iterate_samples(toy_shards):
+        triplet = decode_triplet(record, members["source.mp4"], members["edited.mp4"])
+        sample, flaw = example_of_key(triplet.key), flaws[triplet.key]
+        source, edited = render(sample.source), render(sample.edited)
+        if flaw == "misplaced":
+            edited[..., 2:] = edited[..., :-2].copy()
+            edited[..., :2] = render(sample.edited)[..., :2]
+        elif flaw == "late":
+            edited[:3] = source[:3]
+        np.testing.assert_array_equal(triplet.source.frames, source)
+        np.testing.assert_array_equal(triplet.edited.frames, edited)
+        seen[flaw] += 1
+    assert set(seen) == {"", "misplaced", "late"}
+
+
+def test_a_rerun_adds_nothing(build_toy: Any, tmp_path: Path) -> None:
+    small = ["--data.samples=6", "--model.shard_size=4"]
+    before = hashes(build_toy(tmp_path, *small))
+    assert len(before) == 4
+    assert hashes(build_toy(tmp_path, *small)) == before
+    grown = hashes(build_toy(tmp_path, "--data.samples=7", "--model.shard_size=4"))
+    assert grown.items() > before.items() and len(grown) == 6
+
+
+def test_a_killed_job_ends_in_the_shards_of_a_straight_one(
+    build_toy: Any, toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = ["--data.samples=40", "--data.batch_size=5", "--model.shard_size=8", "--model.flawed=0.6"]
+    step = BuildToy.predict_step
+
+    def cut(builder: BuildToy, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 5:
+            raise RuntimeError("power cut")
+        step(builder, batch, batch_idx)
+
+    monkeypatch.setattr(BuildToy, "predict_step", cut)
+    with pytest.raises(RuntimeError, match="power cut"):
+        build_toy(tmp_path, *sizes)
+    assert len(hashes(tmp_path / "shards")) == 2 * 3  # 25 samples fill three shards of eight
+    monkeypatch.setattr(BuildToy, "predict_step", step)
+    shards = build_toy(tmp_path, *sizes)
+    keys = [row["key"] for row in rows(shards)]
+    assert len(keys) == 40 and sorted(keys) == sorted({row["key"] for row in rows(toy_shards)})
+    assert hashes(shards) == hashes(toy_shards)
+    assert verify(shards).problems == ()
+
+
+def test_an_illegal_share_is_bad_input(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"flawed is 1.5; legal are shares from 0 to 1"):
+        BuildToy(tmp_path, flawed=1.5)
+    assert main(["predict", "-c", "build_toy", f"--model.output={tmp_path}", "--model.flawed=-1"]) == 2
+    assert "flawed is -1" in capfd.readouterr().err.splitlines()[-1]

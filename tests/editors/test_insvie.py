@@ -1,0 +1,216 @@
+"""The InsViE editor, step by step: what its loss is made of, and how it edits a clip."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from insvie_lightning.batch import Clip, EditBatch, Position
+from insvie_lightning.diffusion.conditioning import ConditionDropout
+from insvie_lightning.editors import InsViE
+from insvie_lightning.errors import InputError
+from insvie_lightning.nets.latents import encode_pixels, to_device_pixels
+from insvie_lightning.nets.perceptual import PerceptualLoss
+from insvie_lightning.weights.deliverable import trainable_weights
+
+Make = Callable[..., InsViE]
+SQUEEZE = PerceptualLoss(net="squeeze", random_trunk=True, latent_frames=2, crop=None, first_only=False)
+NO_DROPOUT = ConditionDropout(0.0, 0.0)
+
+
+def test_the_scheduler_is_the_base_s(make_editor: Make) -> None:
+    for sampler in ("ddim", "dpm"):
+        editor = make_editor(sampler=sampler)
+        signal = editor.scheduler.alphas_cumprod.sqrt()[[0, 500, 999]].float()
+        torch.testing.assert_close(signal, torch.tensor([0.998726, 0.308752, 0]), atol=1e-6, rtol=0)
+        assert editor.scheduler.config["timestep_spacing"] == "trailing"
+        assert sampler in type(editor.scheduler).__name__.lower()
+
+
+def test_the_loss_depends_on_seed_and_position_only(make_editor: Make, batch: EditBatch) -> None:
+    def loss(position: Position, seed: int = 0) -> float:
+        torch.rand(3)  # the global generator goes on
+        editor = make_editor(seed=seed)
+        with torch.no_grad():
+            return float(editor.training_step(replace(batch, position=position), 99))
+
+    first = loss(Position("s1", 0, 3))
+    assert first == loss(Position("s1", 0, 3)) == loss(Position("s1", 1, 3))  # a stage's number says nothing
+    assert len({first, loss(Position("s1", 0, 4)), loss(Position("s2", 0, 3)), loss(Position("s1", 0, 3), 1)}) == 4
+
+
+def test_cached_latents_are_taken_as_they_are(make_editor: Make, batch: EditBatch) -> None:
+    editor = make_editor(condition_dropout=NO_DROPOUT)
+    assert batch.source is not None and batch.edited is not None
+    with torch.no_grad():
+        source, edited = (encode_pixels(editor.vae, to_device_pixels(clip)) for clip in (batch.source, batch.edited))
+        cached = EditBatch(batch.keys, batch.instructions, source_latents=source, edited_latents=edited)
+        result, expected = editor.edit_batch(cached), editor.edit_batch(batch)
+        torch.testing.assert_close(result, expected)
+        assert editor.training_step(cached, 0).isfinite()
+
+
+def test_lpips_needs_pixels(make_editor: Make) -> None:
+    editor = make_editor(lpips_weight=0.5, perceptual=SQUEEZE)
+    latents = torch.randn(2, 2, 16, 4, 6)
+    cached = EditBatch(("a", "b"), ("x", "y"), source_latents=latents, edited_latents=latents)
+    with pytest.raises(InputError, match=r"sample 'a' comes from cached latents; .* shards of videos$"):
+        editor.training_step(cached, 0)
+
+
+def test_the_lpips_weight_of_the_stage_mixes_the_losses(make_editor: Make, batch: EditBatch) -> None:
+    settings = {"condition_dropout": NO_DROPOUT, "perceptual": SQUEEZE}
+    mixed, plain, pure = (make_editor(lpips_weight=w, **settings) for w in ([0.0, 0.25], 0.0, 1.0))
+
+    def loss(editor: InsViE, stage: int) -> float:
+        with torch.no_grad():
+            return float(editor.training_step(replace(batch, position=Position("s", stage, 0)), 0))
+
+    assert loss(mixed, 0) == loss(plain, 0)
+    expected = 0.75 * loss(plain, 0) + 0.25 * loss(pure, 0)
+    assert loss(mixed, 1) == loss(mixed, 5) == pytest.approx(expected)
+    assert loss(pure, 0) != pytest.approx(loss(plain, 0), rel=0.01)
+
+
+def test_noisy_samples_get_no_lpips(make_editor: Make, batch: EditBatch) -> None:
+    editor = make_editor(lpips_weight=1.0, perceptual=replace(SQUEEZE, max_timestep=0))
+    assert editor.training_step(batch, 0) == 0
+
+
+def test_dropped_conditions_are_counted(make_editor: Make, batch: EditBatch) -> None:
+    editor = make_editor(condition_dropout=ConditionDropout(1.0, 0.0))
+    for step in range(3):
+        editor.training_step(batch, step)
+    assert editor.cells_seen == [0, 12, 0, 0]
+
+
+@torch.no_grad()
+def test_dropped_conditions_do_not_reach_the_network(make_editor: Make, batch: EditBatch) -> None:
+    editor = make_editor(condition_dropout=ConditionDropout(1.0, 1.0), random_weights=True)
+    other = replace(batch, instructions=batch.instructions[::-1], source=batch.source.flip(0))  # type: ignore[union-attr]
+    assert editor.training_step(batch, 0) == editor.training_step(other, 0)
+    editor.condition_dropout = NO_DROPOUT
+    assert editor.training_step(batch, 0) != editor.training_step(other, 0)
+
+
+@torch.no_grad()
+def test_source_noise_is_for_training_only(make_editor: Make, batch: EditBatch) -> None:
+    plain, noisy = (
+        make_editor(source_noise=noise, condition_dropout=NO_DROPOUT, random_weights=True) for noise in (False, True)
+    )
+    seen: list[Tensor] = []
+    for editor in (plain, noisy):
+        encode = editor.vae.encode
+        editor.vae.encode = lambda pixels, encode=encode: (seen.append(pixels), encode(pixels))[1]
+        for training in (True, False):
+            editor._loss(batch, torch.Generator().manual_seed(0), training=training)
+    source, edited = to_device_pixels(batch.source).transpose(1, 2), to_device_pixels(batch.edited).transpose(1, 2)  # type: ignore[arg-type]
+    same = [torch.equal(pixels, expected) for pixels, expected in zip(seen, [source, edited] * 4, strict=True)]
+    assert same == [True] * 4 + [False, True] + [True] * 2
+
+
+def test_the_whole_transformer_can_be_trained(make_editor: Make) -> None:
+    editor = make_editor(trainable="all")
+    names = trainable_weights(editor.transformer).keys()
+    assert names == dict(editor.transformer.named_parameters()).keys()
+    assert not any("lora" in name for name in names)
+
+
+def test_gradient_checkpointing_changes_nothing(make_editor: Make, batch: EditBatch) -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        editor = make_editor(gradient_checkpointing=checkpointing, random_weights=True)
+        editor.transformer.train()
+        assert editor.transformer.gradient_checkpointing is checkpointing
+        editor.training_step(batch, 0).backward()
+        gradients.append(editor.transformer.patch_embed.proj.weight.grad)
+    torch.testing.assert_close(*gradients)
+
+
+# ---------------------------------------------------------------- editing
+
+
+@pytest.mark.parametrize(
+    ("frames", "size"),
+    [(1, (64, 96)), (2, (33, 47)), (8, (64, 96)), (9, (101, 60)), (10, (64, 97)), (25, (32, 32)), (50, (16, 24))],
+)
+def test_any_clip_comes_back_with_its_own_frames_and_size(
+    make_editor: Make, frames: int, size: tuple[int, int]
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (frames, 3, *size), np.uint8)
+    editor = make_editor(num_inference_steps=1)
+    edited = editor.edit(Clip(pixels, 12.5), "remove the red circle", size=(32, 48), max_frames=49)
+    assert (edited.frames.shape, edited.frames.dtype, edited.fps) == (pixels.shape, np.uint8, 12.5)
+    assert edited.frames.std() > 1
+
+
+@pytest.mark.parametrize(("frames", "max_frames", "lengths"), [(10, 49, [10]), (50, 49, [25, 25]), (11, 4, [4, 4, 3])])
+def test_windows_follow_one_another(
+    make_editor: Make, monkeypatch: pytest.MonkeyPatch, frames: int, max_frames: int, lengths: list[int]
+) -> None:
+    """A network that inverts colours gives the inverted clip, frame for frame."""
+    editor, seen = make_editor(), []
+
+    def invert(batch: EditBatch) -> Tensor:
+        assert batch.source is not None
+        seen.append(batch)
+        return -to_device_pixels(batch.source)
+
+    monkeypatch.setattr(editor, "edit_batch", invert)
+    pixels = np.random.default_rng(0).integers(0, 256, (frames, 3, 64, 96), np.uint8)
+    edited = editor.edit(Clip(pixels, 8.0), "invert", max_frames=max_frames)
+    assert np.array_equal(edited.frames, 255 - pixels)
+    assert [one.source.shape[1] for one in seen] == [4 * -(-(length - 1) // 4) + 1 for length in lengths]
+    assert len({one.keys for one in seen}) == len(lengths) and {one.instructions for one in seen} == {("invert",)}
+
+
+def test_the_network_works_at_the_size_of_the_base(make_editor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    editor, shapes = make_editor(), []
+    monkeypatch.setattr(editor, "edit_batch", lambda one: (shapes.append(one.source.shape), -one.source / 255)[1])
+    editor.edit(Clip(np.zeros((3, 3, 40, 41), np.uint8), 8.0), "x")
+    editor.edit(Clip(np.zeros((3, 3, 40, 41), np.uint8), 8.0), "x", size=(16, 32))
+    assert [tuple(shape) for shape in shapes] == [(1, 5, 3, 64, 96), (1, 5, 3, 16, 32)]
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpm"])
+def test_an_edit_depends_on_key_and_seed_only(make_editor: Make, batch: EditBatch, sampler: str) -> None:
+    editor = make_editor(sampler=sampler, num_inference_steps=3, random_weights=True)
+    assert batch.source is not None
+    together = editor.edit_batch(batch)
+    torch.manual_seed(1)
+    assert torch.equal(editor.edit_batch(batch), together)
+    assert together.shape == batch.source.shape and together.abs().max() <= 1
+    order = [2, 0]
+    some = EditBatch(
+        tuple(batch.keys[i] for i in order), tuple(batch.instructions[i] for i in order), source=batch.source[order]
+    )
+    torch.testing.assert_close(editor.edit_batch(some), together[order], atol=1e-4, rtol=0)
+    renamed = editor.edit_batch(replace(batch, keys=("other", *batch.keys[1:])))
+    assert not torch.allclose(renamed[0], together[0], atol=0.01)
+    torch.testing.assert_close(renamed[1:], together[1:], atol=1e-4, rtol=0)
+    editor.seed = 1
+    assert not torch.allclose(editor.edit_batch(batch), together, atol=0.01)
+
+
+def test_source_and_sentence_reach_the_network(make_editor: Make, batch: EditBatch) -> None:
+    editor = make_editor(random_weights=True)
+    edited = editor.edit_batch(batch)
+    changed = [
+        replace(batch, source=batch.source.flip(0)),  # type: ignore[union-attr]
+        replace(batch, instructions=batch.instructions[::-1]),
+    ]
+    for other in changed:
+        assert not torch.allclose(editor.edit_batch(other), edited, atol=1e-3)
+    hidden = [editor.edit_batch(one, keep_source=False) for one in (batch, changed[0])]
+    assert torch.equal(*hidden) and not torch.allclose(hidden[0], edited, atol=1e-3)
+
+
+def test_validation_has_a_fixed_loss_and_videos(make_editor: Make, batch: EditBatch) -> None:
+    editor = make_editor()
+    logged: list[float] = []
+    editor.log = lambda name, value, **_: logged.append(float(value.detach()))  # type: ignore[method-assign,assignment]
+    first, second = (editor.validation_step(batch, 0) for _ in range(2))
+    assert torch.equal(first.edited, second.edited) and logged[0] == logged[1]
