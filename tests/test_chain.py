@@ -10,7 +10,6 @@ import sys
 from collections import Counter
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import huggingface_hub.constants
 import numpy as np
@@ -101,13 +100,13 @@ def test_a_fit_on_real_edits_learns_and_delivers_an_editor(
     real_shards: Path, tiny_base: Path, tmp_path: Path, shared: Path
 ) -> None:
     recipe = ["fit", "-c", "s1", "-c", "toy", f"--model.base={tiny_base}", f"--data.shards={real_shards}"]
-    sizes = ["--trainer.max_steps=40", "--trainer.log_every_n_steps=1", "--data.batch_size=4"]
+    sizes = ["--trainer.max_steps=40", "--trainer.log_every_n_steps=1", "--data.batch_size=2"]
     rates = ["--model.lr=1e-2", "--model.warmup_steps=2", "--model.condition_dropout={text: 0, video: 0}"]
     assert main([*recipe, *sizes, *rates, *LORA, *QUIET, *run_folder(tmp_path)]) == 0
     with (tmp_path / "metrics.csv").open() as file:
         losses = [float(row["train_loss"]) for row in csv.DictReader(file) if row["train_loss"]]
     assert len(losses) == 40 and all(map(math.isfinite, losses))
-    assert mean(losses[-10:]) < mean(losses[:10])
+    assert mean(losses[-10:]) < 0.9 * mean(losses[:10])
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["steps"] == 40 and summary["train_loss"] == pytest.approx(losses[-1])
     delivered = load_deliverable(tmp_path / "weights")

@@ -58,7 +58,7 @@ def _worth_telling(record: logging.LogRecord) -> bool:
 
 
 class InsvieCLI(LightningCLI):
-    """LightningCLI for any registered module and data module; `--config` also takes the name of a shipped recipe.
+    """LightningCLI for registered modules and data modules; `--config` also takes the name of a recipe.
 
     Args:
         args: The arguments, the verb first; those of the process when None.
@@ -112,7 +112,7 @@ class InsvieCLI(LightningCLI):
         return
 
     def instantiate_classes(self) -> None:
-        """Build trainer, data and model; jsonargparse wraps what their constructors raise, so bad input is unwrapped."""
+        """Build trainer, data and model; bad input that a constructor raised is unwrapped from jsonargparse's error."""
         try:
             super().instantiate_classes()
         except ValueError as error:

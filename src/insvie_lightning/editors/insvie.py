@@ -5,7 +5,6 @@ value is whose, the recipes in `configs/` which one is used.
 """
 
 import copy
-import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -31,11 +30,11 @@ from insvie_lightning.diffusion.guidance import Guidance, guided
 from insvie_lightning.diffusion.losses import frame_weighted_mse
 from insvie_lightning.diffusion.sampling import sample
 from insvie_lightning.diffusion.schedule import add_noise, clean_from_velocity, stratified_timesteps, velocity
+from insvie_lightning.editors.windows import edit_in_windows
 from insvie_lightning.errors import InputError
-from insvie_lightning.nets.latents import decode_latents, encode_pixels, encode_prompts, to_device_pixels, to_uint8
+from insvie_lightning.nets.latents import decode_latents, encode_pixels, encode_prompts, to_device_pixels
 from insvie_lightning.nets.perceptual import PerceptualLoss, build_lpips, chunk_lpips
 from insvie_lightning.nets.source_concat import add_lora, concat_source, widen_patch_embedding
-from insvie_lightning.video import fit_clip, legal_frames, pad_frames
 from insvie_lightning.weights.components import load_components
 from insvie_lightning.weights.deliverable import Deliverable, load_deliverable, load_trainable, trainable_weights
 
@@ -96,11 +95,8 @@ class InsViE(LightningModule):
         self.lora_rank, self.lora_alpha, self.trainable = lora_rank, lora_alpha, trainable
         self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
         self.lr_schedule, self.warmup_steps = lr_schedule, warmup_steps
-        self.condition_dropout, self.frame_weight_mix, self.source_noise = (
-            condition_dropout,
-            frame_weight_mix,
-            source_noise,
-        )
+        self.condition_dropout, self.source_noise = condition_dropout, source_noise
+        self.frame_weight_mix = frame_weight_mix
         self.lpips_weights = [lpips_weight] if isinstance(lpips_weight, int | float) else list(lpips_weight)
         self.perceptual = perceptual
         self.guidance, self.num_inference_steps, self.sampler = guidance, num_inference_steps, sampler
@@ -176,6 +172,7 @@ class InsViE(LightningModule):
             "guidance": asdict(self.guidance),
             "num_inference_steps": self.num_inference_steps,
             "sampler": self.sampler,
+            "seed": self.seed,
         }
         return Deliverable(settings, trainable_weights(self.transformer), self.ema, self.ema_updates)
 
@@ -335,17 +332,7 @@ class InsViE(LightningModule):
         self.configure_model()
         config = self.transformer.config
         size = size or (8 * config.sample_height, 8 * config.sample_width)
-        windows = math.ceil(len(clip) / max_frames)
-        length = math.ceil(len(clip) / windows)
-        pieces = []
-        for start in range(0, len(clip), length):
-            window = Clip(clip.frames[start : start + length], clip.fps)
-            fitted = pad_frames(fit_clip(window, size, "stretch"), legal_frames(len(window)))
-            pixels = torch.from_numpy(fitted.frames)[None].to(self.device)
-            edited = self.edit_batch(EditBatch((f"{instruction}/{start}",), (instruction,), source=pixels))
-            result = Clip(to_uint8(edited[0]).cpu().numpy()[: len(window)], clip.fps)
-            pieces.append(fit_clip(result, clip.size, "stretch").frames)
-        return Clip(torch.cat([torch.from_numpy(piece) for piece in pieces]).numpy(), clip.fps)
+        return edit_in_windows(self.edit_batch, clip, instruction, size, max_frames, self.device)
 
     # ---------------------------------------------------------------- small parts
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HFValidationError
 from transformers import AutoTokenizer, T5EncoderModel
 
@@ -15,6 +16,7 @@ from insvie_lightning.nets.patch_vae import PatchVAE
 
 TOY = Path(__file__).parents[1] / "toy" / "weights"
 """The shipped toy models."""
+PARTS = [f"{part}/*" for part in ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ def load_components(base: str, dtype: torch.dtype = torch.float32) -> Components
     Raises:
         InputError: When the weights are neither in the folder, nor in the cache, nor to be had from the hub.
     """
-    where = str(TOY) if base == "toy" else base
+    where = _folder(base)
     try:
         return Components(
             transformer=CogVideoXTransformer3DModel.from_pretrained(where, subfolder="transformer", torch_dtype=dtype),
@@ -47,7 +49,7 @@ def load_components(base: str, dtype: torch.dtype = torch.float32) -> Components
             tokenizer=AutoTokenizer.from_pretrained(where, subfolder="tokenizer"),
             scheduler=CogVideoXDDIMScheduler.from_pretrained(where, subfolder="scheduler"),
         )
-    except (OSError, HFValidationError) as error:
+    except OSError as error:
         raise _absent(base) from error
 
 
@@ -56,16 +58,30 @@ def load_vae(base: str, dtype: torch.dtype = torch.float32) -> Any:
 
     `base` may also be the folder of the autoencoder itself.
     """
-    folder = TOY if base == "toy" else Path(base)
-    if (folder / "vae").is_dir():
-        folder = folder / "vae"
+    folder = _folder(base)
+    folder = folder / "vae" if (folder / "vae").is_dir() else folder
     try:
-        if folder.is_dir():
-            kind = PatchVAE if PatchVAE.load_config(folder)["_class_name"] == "PatchVAE" else AutoencoderKLCogVideoX
-            return kind.from_pretrained(folder, torch_dtype=dtype)
-        return AutoencoderKLCogVideoX.from_pretrained(base, subfolder="vae", torch_dtype=dtype)
-    except (OSError, HFValidationError) as error:
+        kind = PatchVAE if PatchVAE.load_config(folder)["_class_name"] == "PatchVAE" else AutoencoderKLCogVideoX
+        return kind.from_pretrained(folder, torch_dtype=dtype)
+    except OSError as error:
         raise _absent(base) from error
+
+
+def _folder(base: str) -> Path:
+    """The folder of a model: the shipped one, a local one, one in the hub's cache, or one fetched from the hub now."""
+    if base == "toy":
+        return TOY
+    if Path(base).is_dir():
+        return Path(base)
+    try:
+        return Path(snapshot_download(base, allow_patterns=PARTS, local_files_only=True))
+    except (OSError, HFValidationError):
+        pass
+    try:
+        HfApi().model_info(base, timeout=5)  # asked once; a download would retry for half a minute
+    except Exception as error:  # of whichever HTTP library the hub's client is built on
+        raise _absent(base) from error
+    return Path(snapshot_download(base, allow_patterns=PARTS))
 
 
 def save_components(parts: Components, folder: Path, dtype: torch.dtype) -> None:
