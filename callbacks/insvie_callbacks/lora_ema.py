@@ -64,7 +64,11 @@ class LoraEMA(Callback):
             self._backup = None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Store the average in the resume checkpoint."""
+        """Store the average in the resume checkpoint, and the raw weights even while a validation runs."""
+        if self._backup is not None:
+            weights = checkpoint["state_dict"]
+            for name, value in weights.items():
+                weights[name] = self._backup.get(name.removeprefix("transformer.").replace(".default.", "."), value)
         checkpoint["lora_ema"] = {"ema": pl_module.ema, "updates": pl_module.ema_updates}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """A run's last numbers in one small file."""
 
 import json
+import math
 import os
 import time
 from pathlib import Path
@@ -19,7 +20,9 @@ class Summary(Callback):
         """Write the file, atomically."""
         if not trainer.is_global_zero or stage not in ("fit", "test"):
             return
-        numbers = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        # JSON has no nan: a score without samples is left out.
+        numbers: dict[str, float] = {name: value for name, value in values.items() if math.isfinite(value)}
         numbers["steps"], numbers["seconds"] = trainer.global_step, round(time.monotonic() - self._start, 1)
         path = Path(trainer.default_root_dir) / "summary.json"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -96,3 +96,18 @@ def test_a_run_that_starts_from_another_carries_the_average_and_its_warm_up_on(
     assert second.weight == whole.weight == -5 and second.ema_updates == 5
     assert average(second) == average(whole)
     assert average(first) == pytest.approx(-1.8, abs=1e-6)  # what was delivered is a copy
+
+
+def test_a_checkpoint_saved_while_a_validation_runs_holds_the_raw_weights(
+    make_editor: Any, make_trainer: Any, numbers: Any, tmp_path: Path
+) -> None:
+    callback, editor = LoraEMA(0.5, warmup=False), make_editor(0.1, rate=0.3)
+    trainer = make_trainer(tmp_path, callback)
+    trainer.fit(editor, numbers(2))
+    raw = editor.weight
+    callback.on_validation_start(trainer, editor)
+    assert editor.weight != raw
+    checkpoint = {"state_dict": editor.state_dict()}
+    callback.on_save_checkpoint(trainer, editor, checkpoint)
+    assert checkpoint["state_dict"]["transformer.trained"].item() == raw
+    assert checkpoint["state_dict"]["transformer.frozen"].item() == 7
