@@ -11,8 +11,8 @@ from insvie_lightning.toy.edits import example, indices, to_triplet
 from insvie_lightning.video import write_clip
 
 ROOT = Path("runs/demo")
-SAMPLES = 6144
-STEPS = {"s1": 2000, "s2": 1000, "s3": 400}
+SAMPLES = 8192
+STEPS = {"s1": 4000, "s2": 1200, "s3": 400}
 SCORES = ("recolour_accuracy", "removal_accuracy", "psnr_db")
 
 

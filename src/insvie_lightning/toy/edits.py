@@ -30,7 +30,7 @@ from insvie_lightning.toy.scene import (
 
 SPLITS = {"train": 0, "val": 1, "test": 2}
 EDIT_TYPES = ("recolour", "remove", "replace", "add", "background", "style", "camera")
-EDIT_SHARES = (0.30, 0.25, 0.10, 0.10, 0.10, 0.10, 0.05)
+EDIT_SHARES = (0.35, 0.30, 0.08, 0.08, 0.07, 0.07, 0.05)
 ORIGIN_SHARES = {"real": 0.45, "pair": 0.11, "static": 0.44}
 """Composition of InsViE-1M: 450k real, 110k image pairs, 450k static (paper, section 3)."""
 PLACES = {"left": (16, 32), "right": (80, 32), "top": (48, 13), "bottom": (48, 51), "centre": (48, 32)}
