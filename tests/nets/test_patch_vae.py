@@ -34,7 +34,7 @@ def test_the_first_frame_stands_on_its_own(shipped: PatchVAE) -> None:
 def test_fitted_to_as_many_components_as_pixels_nothing_is_lost() -> None:
     vae = PatchVAE(latent_channels=768, width=8, blocks=1).eval().requires_grad_(False)
     clips = torch.rand(4, 3, 17, 64, 96, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    vae.fit_principal_components(clips)
+    vae.fit_principal_components(clips, whitening=1.0)
     latents = vae.encode(clips).latent_dist.mode()
     torch.testing.assert_close(vae.decode(latents).sample, clips, atol=1e-3, rtol=0)
     torch.testing.assert_close(latents.var((0, 2, 3, 4)), torch.ones(768), atol=1e-3, rtol=0)
@@ -42,6 +42,20 @@ def test_fitted_to_as_many_components_as_pixels_nothing_is_lost() -> None:
     changed[:, :, 3, 9, 17] += 0.5
     moved = (vae.encode(changed).latent_dist.mode() - latents[:1]).abs().sum(1)[0] > 1e-3
     assert moved.nonzero().tolist() == [[1, 1, 2]]
+
+
+@torch.no_grad()
+def test_half_whitened_components_keep_the_root_of_their_loudness_and_a_mean_variance_of_one() -> None:
+    clips = torch.randn(4, 3, 17, 64, 96, generator=torch.Generator().manual_seed(0))
+    clips[:, 0] *= 3
+    deviations = []
+    for whitening in (0.0, 0.5):
+        vae = PatchVAE(latent_channels=16, width=8, blocks=1).eval()
+        vae.fit_principal_components(clips, whitening)
+        deviations.append(vae.encode(clips).latent_dist.mode().std((0, 2, 3, 4)))
+        torch.testing.assert_close(deviations[-1].square().mean(), torch.tensor(1.0), atol=1e-2, rtol=0)
+    ratio = deviations[1] / deviations[0].sqrt()
+    torch.testing.assert_close(ratio / ratio.mean(), torch.ones(16), atol=1e-2, rtol=0)
 
 
 @torch.no_grad()

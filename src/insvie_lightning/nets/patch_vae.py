@@ -25,7 +25,7 @@ class PatchVAE(ModelMixin, ConfigMixin):
         latent_channels: C; 16 as in CogVideoX.
         width: Channels of the convolutions.
         blocks: Residual blocks of the decoder.
-        scaling_factor: Latents are multiplied by it before diffusion; the projection already makes unit variance.
+        scaling_factor: Latents are multiplied by it before diffusion; the projection already makes a mean variance of 1.
     """
 
     @register_to_config
@@ -35,8 +35,8 @@ class PatchVAE(ModelMixin, ConfigMixin):
         super().__init__()
         pixels = 3 * TIME * SPACE * SPACE
         self.register_buffer("mean", torch.zeros(pixels))
-        self.register_buffer("project", torch.zeros(latent_channels, pixels))  # rows: components / std
-        self.register_buffer("rebuild", torch.zeros(pixels, latent_channels))  # columns: components * std
+        self.register_buffer("project", torch.zeros(latent_channels, pixels))  # rows: components / scale
+        self.register_buffer("rebuild", torch.zeros(pixels, latent_channels))  # columns: components * scale
         self.encode_in = nn.Conv3d(pixels, width, 1)
         self.encode_out = _zero(nn.Conv3d(width, latent_channels, (1, 3, 3), padding=(0, 1, 1)))
         self.decode_in = nn.Conv3d(latent_channels, width, 3, padding=1)
@@ -60,16 +60,24 @@ class PatchVAE(ModelMixin, ConfigMixin):
         return DecoderOutput(sample=_to_pixels(linear + self.decode_out(F.silu(hidden))))
 
     @torch.no_grad()
-    def fit_principal_components(self, clips: Tensor) -> None:
-        """Set the linear part to the principal components of clips B 3 F H W, scaled to latents of unit variance."""
+    def fit_principal_components(self, clips: Tensor, whitening: float = 0.5) -> None:
+        """Set the linear part to the principal components of clips B 3 F H W, scaled to latents of mean variance 1.
+
+        Args:
+            clips: Pixels in [-1, 1].
+            whitening: A component of deviation s becomes a latent of deviation proportional to s^(1 - whitening): at 1
+                fine detail is as loud as colour and diffusion spends its capacity on it, at 0 it drowns in the noise.
+        """
         vectors = _to_blocks(clips).movedim(1, -1).flatten(0, -2).double()
         mean = vectors.mean(0)
         values, components = torch.linalg.eigh(torch.cov(vectors.T))
         channels = self.config["latent_channels"]
-        std, basis = values[-channels:].clamp_min(1e-8).sqrt(), components[:, -channels:]
+        deviation, basis = values[-channels:].clamp_min(1e-8).sqrt(), components[:, -channels:]
+        scale = deviation**whitening
+        scale *= (deviation / scale).square().mean().sqrt()
         self.mean.copy_(mean)
-        self.project.copy_((basis / std).T)
-        self.rebuild.copy_(basis * std)
+        self.project.copy_((basis / scale).T)
+        self.rebuild.copy_(basis * scale)
 
 
 class _Residual(nn.Module):
