@@ -3,7 +3,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 THREADS := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=0
 
-.PHONY: install demo test proof lint types bench
+.PHONY: install demo test proof lint types
 
 install: $(STAMP)
 
@@ -28,6 +28,3 @@ lint: install
 
 types: install
 	$(BIN)/mypy
-
-bench: install
-	for file in benchmarks/*.py; do $(BIN)/python "$$file" || exit 1; done

@@ -1,10 +1,11 @@
-"""First-party callbacks; importing this package registers them."""
+"""First-party callbacks and the run's logger; importing this package registers them."""
 
 from insvie_callbacks.edit_samples import EditSamples
 from insvie_callbacks.lora_ema import LoraEMA
+from insvie_callbacks.run_log import RunLog
 from insvie_callbacks.save_editor import SaveEditor
 from insvie_callbacks.summary import Summary
 from insvie_callbacks.throughput import Throughput
 from insvie_callbacks.toy_scores import ToyScores
 
-__all__ = ["EditSamples", "LoraEMA", "SaveEditor", "Summary", "Throughput", "ToyScores"]
+__all__ = ["EditSamples", "LoraEMA", "RunLog", "SaveEditor", "Summary", "Throughput", "ToyScores"]

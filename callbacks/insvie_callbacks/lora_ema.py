@@ -36,6 +36,9 @@ class LoraEMA(Callback):
         elif pl_module.ema is not None:
             start = pl_module.ema
         pl_module.ema = {name: start[name].to(own[name]).clone() for name in own}
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Count from the step that training resumes at; it is restored only after `on_fit_start`."""
         self._last_step = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:

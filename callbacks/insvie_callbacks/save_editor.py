@@ -19,8 +19,9 @@ class SaveEditor(Callback):
         self.folder = folder
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Deliver what the checkpoint holds."""
-        self._save(trainer, pl_module)
+        """Deliver what the checkpoint holds; a validation in progress has the average in place of the weights."""
+        if not trainer.validating:
+            self._save(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Deliver the last weights."""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from insvie_lightning.errors import InputError
 
-ENOUGH = 20
-"""Samples to see before a rate means anything."""
+ENOUGH = 200
+"""A rate over fewer samples is taken over so many: of a large job's many workers some meet bad samples early."""
 
 
 class Quarantine:
@@ -35,7 +35,7 @@ class Quarantine:
         """Set a bad sample aside.
 
         Raises:
-            InputError: More than `max_rate` of the samples were bad, after at least 20.
+            InputError: More than `max_rate` of the samples, or of 200 if there were fewer, were bad.
         """
         self._seen += 1
         self._reasons[reason.replace(key, "KEY")] += 1
@@ -45,7 +45,7 @@ class Quarantine:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"key": key, "reason": reason}, ensure_ascii=False) + "\n")
         bad = self._reasons.total()
-        if self._seen >= ENOUGH and bad > self.max_rate * self._seen:
+        if bad > self.max_rate * max(self._seen, ENOUGH):
             commonest = "; ".join(f"{count} x {reason}" for reason, count in self._reasons.most_common(3))
             raise InputError(
                 f"{bad} of {self._seen} samples are bad, more than max_bad_rate {self.max_rate} ({self.path} has the "

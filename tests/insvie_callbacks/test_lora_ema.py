@@ -111,3 +111,15 @@ def test_a_checkpoint_saved_while_a_validation_runs_holds_the_raw_weights(
     callback.on_save_checkpoint(trainer, editor, checkpoint)
     assert checkpoint["state_dict"]["transformer.trained"].item() == raw
     assert checkpoint["state_dict"]["transformer.frozen"].item() == 7
+
+
+def test_a_run_resumed_under_accumulation_updates_as_often_as_a_straight_one(
+    make_editor: Any, make_trainer: Any, numbers: Any, tmp_path: Path
+) -> None:
+    straight, cut, resumed = (make_editor(0.1, rate=0.3) for _ in range(3))
+    make_trainer(tmp_path, LoraEMA(), accumulate_grad_batches=2).fit(straight, numbers(8))
+    saving = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=2)
+    make_trainer(tmp_path, LoraEMA(), saving, accumulate_grad_batches=2, max_steps=2).fit(cut, numbers(8))
+    path = tmp_path / "step=2.ckpt"
+    make_trainer(tmp_path, LoraEMA(), accumulate_grad_batches=2).fit(resumed, numbers(8), ckpt_path=path)
+    assert resumed.ema_updates == straight.ema_updates

@@ -20,26 +20,26 @@ def test_a_bad_sample_is_written_once_even_over_reruns(tmp_path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) == 2
 
 
-def test_a_rate_means_something_only_after_twenty_samples(tmp_path: Path) -> None:
+def test_a_rate_over_few_samples_is_taken_over_two_hundred(tmp_path: Path) -> None:
     quarantine = Quarantine(tmp_path / "q.jsonl", max_rate=0.05)
-    for number in range(19):
+    for number in range(10):
         quarantine.add(f"k{number}", "cut")
-    with pytest.raises(InputError, match="20 of 20 samples are bad"):
-        quarantine.add("k19", "cut")
+    with pytest.raises(InputError, match="11 of 11 samples are bad"):
+        quarantine.add("k10", "cut")
 
 
 def test_a_rate_at_the_limit_is_borne(tmp_path: Path) -> None:
     quarantine = Quarantine(tmp_path / "q.jsonl", max_rate=0.05)
-    for _ in range(38):
+    for _ in range(290):
         quarantine.accept()
-    quarantine.add("a", "cut")
-    quarantine.add("b", "cut")
-    with pytest.raises(InputError, match=r"3 of 41 samples are bad, more than max_bad_rate 0\.05"):
+    for number in range(15):
+        quarantine.add(f"k{number}", "cut")
+    with pytest.raises(InputError, match=r"16 of 306 samples are bad, more than max_bad_rate 0\.05"):
         quarantine.add("c", "cut")
 
 
 def test_the_three_commonest_reasons_are_named_without_their_keys(tmp_path: Path) -> None:
-    quarantine = Quarantine(tmp_path / "q.jsonl", max_rate=0.2)
+    quarantine = Quarantine(tmp_path / "q.jsonl", max_rate=0.025)
     for _ in range(20):
         quarantine.accept()
     reasons = ["clip of 'X' is cut"] * 3 + ["empty"] * 2 + ["short", "short", "rare"]

@@ -29,7 +29,7 @@ class EncodeLatents(LightningModule):
         shard_size: Samples a shard.
     """
 
-    def __init__(self, shards: Path, output: Path, base: str = "zai-org/CogVideoX-2b", shard_size: int = 4096) -> None:
+    def __init__(self, shards: Path, output: Path, base: str = "zai-org/CogVideoX-2b", shard_size: int = 512) -> None:
         super().__init__()
         self.shards, self.output, self.base, self.shard_size = shards, output, base, shard_size
         self._records: dict[str, dict[str, Any]] = {}

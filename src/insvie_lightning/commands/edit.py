@@ -48,9 +48,14 @@ def _editor(weights: Path | None, recipes: list[str], rest: list[str]) -> Any:
             raise InputError(f"{rest[0]} belongs to a recipe and cannot be used with --weights")
         editor: Any = InsViE.from_pretrained(weights)
     else:
-        editor = InsvieCLI([*(part for name in recipes for part in ("-c", name)), *rest], run=False).model
+        cli = InsvieCLI([*(part for name in recipes for part in ("-c", name)), *rest], run=False)
+        editor = cli.model
         if not hasattr(editor, "edit"):
             raise InputError(f"{type(editor).__name__} is not an editor; `insvie list` shows the editors")
-        editor.configure_model()
+        if not any(argument.startswith("--model.") and "start_from" in argument for argument in rest):
+            # A recipe's own start_from is what its training starts from; an edit wants what it ends with.
+            editor.start_from = Path(cli.trainer.default_root_dir) / "weights"
         editor.setup("predict")
-    return editor.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    if torch.cuda.is_available():
+        return editor.eval().to("cuda", torch.bfloat16)
+    return editor.eval()

@@ -17,13 +17,16 @@ class Guidance:
     This is the form of the released code. The paper prints v_cc - v_uu in the last term (Eq. 2), which would push the
     source by an extra s_T: Eq. 2 with (s_V, s_T) equals this form with (s_V + s_T, s_T).
 
+    The released code lets both scales oscillate with the timestep, s_T in 1..8.5 and s_V in 1..2.2; the defaults here
+    are their means over its 50 steps. The paper gives no numbers.
+
     Attributes:
         guidance_scale: s_T; 1 turns text guidance off.
         video_guidance_scale: s_V; 1 turns video guidance off.
     """
 
-    guidance_scale: float = 7.5
-    video_guidance_scale: float = 1.2
+    guidance_scale: float = 4.5
+    video_guidance_scale: float = 1.6
 
     def weights(self) -> tuple[float, float, float]:
         """Weights of the branches uu, cu, cc; they sum to 1."""

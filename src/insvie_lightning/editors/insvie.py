@@ -58,7 +58,7 @@ class InsViE(LightningModule):
         source_noise: Add the released code's pixel noise to the source before it is encoded.
         lpips_weight: w in loss = (1 - w) v-MSE + w LPIPS; one value, or one for each stage of a curriculum.
         perceptual: What LPIPS looks at.
-        guidance: Scales of sampling; 7.5 and 1.2 in the released code.
+        guidance: Scales of sampling.
         num_inference_steps: Sampler steps; 50 in the released code.
         sampler: `dpm` is SDE-DPM-Solver++ 2M as in the released code, `ddim` is deterministic.
         use_ema: Edit and test with the averaged weights of `start_from` when there are any.
@@ -190,7 +190,7 @@ class InsViE(LightningModule):
 
     def training_step(self, batch: EditBatch, batch_idx: int) -> Tensor:
         """Encode, noise, predict, weigh, mean."""
-        generator = self._generator(batch.position or Position("", 0, batch_idx))
+        generator = self._generator(batch.position or Position(f"epoch {self.current_epoch}", 0, batch_idx))
         loss = self._loss(batch, generator, training=True)
         self.log("train_loss", loss, prog_bar=True, batch_size=len(batch))
         return loss
@@ -216,6 +216,11 @@ class InsViE(LightningModule):
     def _encode(self, batch: EditBatch, generator: torch.Generator, noisy_source: bool) -> tuple[Tensor, Tensor]:
         """Latents of source and edited clip: the cached ones, or encoded here."""
         if batch.source_latents is not None and batch.edited_latents is not None:
+            if noisy_source:
+                raise InputError(
+                    f"source_noise is added to pixels, but sample {batch.keys[0]!r} comes from cached latents; set "
+                    "--model.source_noise=false or train on shards of videos"
+                )
             return batch.source_latents, batch.edited_latents
         assert batch.source is not None and batch.edited is not None
         source, edited = to_device_pixels(batch.source), to_device_pixels(batch.edited)
@@ -276,8 +281,9 @@ class InsViE(LightningModule):
         stages: Sequence[Any] = getattr(getattr(self.trainer, "datamodule", None), "stages", ())
         if not stages:
             return int(self.trainer.estimated_stepping_batches)
-        steps, limit = int(stages[self._stage_index].steps), self.trainer.max_steps
-        return min(steps, limit) if limit > 0 else steps
+        earlier, limit = sum(stage.steps for stage in stages[: self._stage_index]), self.trainer.max_steps
+        steps = int(stages[self._stage_index].steps)
+        return min(steps, limit - earlier) if limit > earlier else steps
 
     # ---------------------------------------------------------------- sampling
 

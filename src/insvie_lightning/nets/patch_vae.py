@@ -25,7 +25,7 @@ class PatchVAE(ModelMixin, ConfigMixin):
         latent_channels: C; 16 as in CogVideoX.
         width: Channels of the convolutions.
         blocks: Residual blocks of the decoder.
-        scaling_factor: Latents are multiplied by it before diffusion; the projection already makes a mean variance of 1.
+        scaling_factor: Factor on latents before diffusion; the projection already gives them a mean variance of 1.
     """
 
     @register_to_config

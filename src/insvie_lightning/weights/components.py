@@ -79,9 +79,9 @@ def _folder(base: str) -> Path:
         pass
     try:
         HfApi().model_info(base, timeout=5)  # asked once; a download would retry for half a minute
+        return Path(snapshot_download(base, allow_patterns=PARTS))
     except Exception as error:  # of whichever HTTP library the hub's client is built on
         raise _absent(base) from error
-    return Path(snapshot_download(base, allow_patterns=PARTS))
 
 
 def save_components(parts: Components, folder: Path, dtype: torch.dtype) -> None:

@@ -67,6 +67,8 @@ def save_deliverable(deliverable: Deliverable, folder: Path) -> None:
             part = folder / f".{name}.safetensors.part"
             save_file({key: value.cpu().contiguous() for key, value in weights.items()}, part)
             os.replace(part, folder / f"{name}.safetensors")
+        else:
+            (folder / f"{name}.safetensors").unlink(missing_ok=True)  # of an earlier run
     text = json.dumps({**deliverable.settings, "ema_updates": deliverable.ema_updates}, indent=2)
     part = folder / ".editor.json.part"
     part.write_text(text + "\n")
