@@ -35,6 +35,8 @@ ORIGIN_SHARES = {"real": 0.45, "pair": 0.11, "static": 0.44}
 """Composition of InsViE-1M: 450k real, 110k image pairs, 450k static (paper, section 3)."""
 PLACES = {"left": (16, 32), "right": (80, 32), "top": (48, 13), "bottom": (48, 51), "centre": (48, 32)}
 FPS = 8.0
+MAX_TRAVEL = 40.0
+"""Longest way of a shape over a clip in px; at 9 frames up to 5 px a frame, half of that on average."""
 MIN_VISIBLE = 0.35
 """Smallest share of an object that must be seen, averaged over the frames, for a sentence to be about it."""
 
@@ -134,7 +136,7 @@ def _shape(rng: np.random.Generator, origin: str, colour: str, kind: str, drift:
     start = rng.uniform(low, high)
     end = {"real": rng.uniform(low, high), "pair": start + drift, "static": start}[origin]
     travel = np.clip(end, low, high) - start
-    travel *= min(1.0, 40 / max(float(np.hypot(*travel)), 1e-6))  # at most 5 px a frame
+    travel *= min(1.0, rng.uniform(0, MAX_TRAVEL) / max(float(np.hypot(*travel)), 1e-6))
     stop = start + travel
     return Shape(kind, colour, radius, (float(start[0]), float(start[1])), (float(stop[0]), float(stop[1])))
 
