@@ -56,7 +56,7 @@ class Guidance:
         for name in ("guidance_scale", "video_guidance_scale"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
-                raise InputError(f"guidance.{name} is {value}; legal are finite values from 0, 1 adds no guidance")
+                raise InputError(f"guidance.{name} is {value}; legal are finite values from 0")
         for name, kind in (("form", Form), ("schedule", Schedule)):
             value, legal = getattr(self, name), get_args(kind)
             if value not in legal:
