@@ -1,0 +1,123 @@
+"""The names of SwissArmyTransformer (SAT), in which InsViE was released, and those of diffusers: one to one.
+
+SAT keeps query, key and value in one matrix, and the twelve modulation vectors of a layer in one; diffusers splits
+both. The names are those of the released code (`CogVideo/sat`) and of diffusers' `CogVideoXTransformer3DModel`.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import groupby
+
+from torch import Tensor, stack
+
+from insvie_lightning.errors import InputError
+
+_MODEL = {
+    "time_embed.0": "time_embedding.linear_1",
+    "time_embed.2": "time_embedding.linear_2",
+    "mixins.patch_embed.text_proj": "patch_embed.text_proj",
+    "transformer.final_layernorm": "norm_final",
+    "mixins.final_layer.norm_final": "norm_out.norm",
+    "mixins.final_layer.adaLN_modulation.1": "norm_out.linear",  # shift, scale in both
+    "mixins.final_layer.linear": "proj_out",  # features in the order channel, row, column in both
+}
+_BLOCK = {
+    "transformer.layers.{}.attention.query_key_value": ("attn1.to_q", "attn1.to_k", "attn1.to_v"),
+    "transformer.layers.{}.attention.dense": ("attn1.to_out.0",),
+    "mixins.adaln_layer.query_layernorm_list.{}": ("attn1.norm_q",),
+    "mixins.adaln_layer.key_layernorm_list.{}": ("attn1.norm_k",),
+    "transformer.layers.{}.input_layernorm": ("norm1.norm",),
+    "transformer.layers.{}.post_attention_layernorm": ("norm2.norm",),
+    "mixins.adaln_layer.adaLN_modulations.{}.1": ("norm1.linear", "norm2.linear"),
+    "transformer.layers.{}.mlp.dense_h_to_4h": ("ff.net.0.proj",),
+    "transformer.layers.{}.mlp.dense_4h_to_h": ("ff.net.2",),
+}
+_PATCH, _PATCH_EDIT = "mixins.patch_embed.proj", "mixins.patch_embed.proj_edit"
+_DROPPED = re.compile(r"mixins\.pos_embed\.|transformer\.(position|word)_embeddings\.|.*embed_tokens")
+"""Tables that the network recomputes (positions), or has no use for (a vocabulary of one)."""
+
+
+def to_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a SAT transformer under diffusers' names.
+
+    Args:
+        state: Plain weights, `model.diffusion_model.` stripped. With `proj_edit` (channels noisy, source) that becomes
+            the patch embedding and the unused `proj` is dropped; without it `proj` does, as in the text-to-video base.
+
+    Raises:
+        InputError: When keys are missing or left over; names every one.
+    """
+    names = _names(state)
+    legal = {f"{sat}.{end}" for sat in names for end in ("weight", "bias")}
+    unused = {f"{_PATCH}.{end}" for end in ("weight", "bias")}
+    require_keys(legal, [key for key in state if not _DROPPED.match(key) and key not in unused - legal], "SAT weights")
+    return {
+        f"{target}.{end}": rows
+        for sat, targets in names.items()
+        for end in ("weight", "bias")
+        for target, rows in zip(targets, _split(state[f"{sat}.{end}"], sat, len(targets)), strict=True)
+    }
+
+
+def from_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `to_diffusers`, bit for bit; without the tables and the unused `proj` that it drops."""
+    blocks = {int(key.split(".")[1]) for key in state if key.startswith("transformer_blocks.")}
+    doubled = state["patch_embed.proj.weight"][0].numel() != len(state["proj_out.weight"])  # noisy, source -> noisy
+    names = _layout(blocks, _PATCH_EDIT if doubled else _PATCH)
+    return {
+        f"{sat}.{end}": _merge([state[f"{target}.{end}"] for target in targets], sat)
+        for sat, targets in names.items()
+        for end in ("weight", "bias")
+    }
+
+
+def require_keys(legal: Collection[str], found: Collection[str], origin: str) -> None:
+    """Raise `InputError` unless the keys are exactly the legal ones; the sentence names every misfit."""
+    missing, extra = set(legal) - set(found), set(found) - set(legal)
+    if missing or extra:
+        lists = [f"{what} {', '.join(_ranges(keys))}" for what, keys in (("no", missing), ("unknown", extra)) if keys]
+        raise InputError(f"{origin} are not those of this model: {'; '.join(lists)}")
+
+
+def _names(state: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    layers = {int(found[1]) for key in state if (found := re.match(r"transformer\.layers\.(\d+)\.", key))}
+    return _layout(range(max(layers, default=0) + 1), _PATCH_EDIT if f"{_PATCH_EDIT}.weight" in state else _PATCH)
+
+
+def _layout(blocks: Iterable[int], patch: str) -> dict[str, tuple[str, ...]]:
+    """SAT's modules, and those of diffusers that the rows of each are split into."""
+    names = {patch: ("patch_embed.proj",)} | {sat: (target,) for sat, target in _MODEL.items()}
+    for block in blocks:
+        for sat, targets in _BLOCK.items():
+            names[sat.format(block)] = tuple(f"transformer_blocks.{block}.{target}" for target in targets)
+    return names
+
+
+def _streams(sat: str) -> int:
+    """Modulation has a half for video and one for text, each with attention (norm1) before feed-forward (norm2)."""
+    return 2 if "adaLN_modulations" in sat else 1
+
+
+def _split(rows: Tensor, sat: str, parts: int) -> Iterator[Tensor]:
+    """Rows in the order (stream, part, row) -> for each part its rows (stream, row)."""
+    by_part = rows.unflatten(0, (_streams(sat), parts, -1))
+    return (by_part[:, part].flatten(0, 1).contiguous() for part in range(parts))
+
+
+def _merge(parts: list[Tensor], sat: str) -> Tensor:
+    """Inverse of `_split`."""
+    return stack([part.unflatten(0, (_streams(sat), -1)) for part in parts], 1).flatten(0, 2)
+
+
+def _ranges(keys: Iterable[str]) -> list[str]:
+    """Keys that differ in their layer only are written as one: `layers.{0-29}.mlp.weight`."""
+    pattern = re.compile(r"(?<=\.)\d+(?=\.)")
+    split = sorted((pattern.sub("{}", key, count=1), int((pattern.findall(key) or [-1])[0])) for key in keys)
+    names = []
+    for name, group in groupby(split, lambda pair: pair[0]):
+        numbers = [number for _, number in group]
+        for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
+            run_numbers = [number for _, number in run]
+            first, last = run_numbers[0], run_numbers[-1]
+            names.append(name.format(first) if first == last else name.format(f"{{{first}-{last}}}"))
+    return names
