@@ -5,7 +5,7 @@ import av
 import numpy as np
 import pytest
 
-from insvie_lightning import video
+from insvie_lightning import decode, video
 from insvie_lightning.batch import Clip
 from insvie_lightning.errors import InputError
 from insvie_lightning.video import (
@@ -152,7 +152,7 @@ def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(video, "MAX_FRAMES", 4)
     with pytest.raises(InputError, match="more than 4 frames"):
         read_clip(data)
-    monkeypatch.setattr(video, "MAX_SIDE", 40)
+    monkeypatch.setattr(decode, "MAX_SIDE", 40)
     with pytest.raises(InputError, match="32x48 pixels; at most 40"):
         read_clip(data)
 
