@@ -8,6 +8,7 @@ import pytest
 
 from insvie_lightning.batch import Clip
 from insvie_lightning.cli import main
+from insvie_lightning.editors import editor
 from insvie_lightning.editors.insvie import InsViE
 from insvie_lightning.video import read_clip, read_comment, write_clip
 from insvie_lightning.weights.deliverable import save_deliverable
@@ -16,10 +17,10 @@ from insvie_lightning.weights.deliverable import save_deliverable
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained editor on the shipped toy base."""
-    editor = InsViE(base="toy", lora_rank=2, num_inference_steps=2, sampler="ddim")
-    editor.configure_model()
+    model = InsViE(base="toy", lora_rank=2, num_inference_steps=2, sampler="ddim")
+    model.configure_model()
     folder = tmp_path_factory.mktemp("run") / "weights"
-    save_deliverable(editor.deliverable(), folder)
+    save_deliverable(model.deliverable(), folder)
     return folder
 
 
@@ -57,14 +58,16 @@ def test_the_released_way(weights: Path, tmp_path: Path) -> None:
     assert after.frames.shape == (9, 3, 32, 48) and after.fps == 7
 
 
-def test_weights_take_options_of_their_model(weights: Path, tmp_path: Path) -> None:
-    source, told = small(tmp_path / "in.mp4", 1), []
+def test_weights_take_options_of_their_model(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, told, saved = small(tmp_path / "in.mp4", 1), [], []
+    monkeypatch.setattr(editor, "save_memory", lambda model, device: saved.append(model))
     changes = ["--model.num_inference_steps=1", "--model.guidance.guidance_scale", "1.5", "--model.sampler=dpm"]
     for name, options in (("a", []), ("b", changes), ("c", ["--num_inference_steps=1", "--seed=5", "--low_memory"])):
         assert edit(weights, source, tmp_path / f"{name}.mp4", *options) == 0
         told.append(json.loads(read_comment(tmp_path / f"{name}.mp4")))
     assert [(one["num_inference_steps"], one["seed"]) for one in told] == [(2, 0), (1, 0), (1, 5)]
     assert [one["guidance"]["guidance_scale"] for one in told] == [4.5, 1.5, 4.5]
+    assert len(saved) == 1
 
 
 def test_a_table_is_edited_and_bad_rows_are_told(

@@ -1,14 +1,17 @@
 """What an editor predicts, as files."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from lightning import LightningModule, Trainer
 
 from insvie_callbacks.write_edits import WriteEdits
 from insvie_data_modules.edit_folder import EditFolder
 from insvie_lightning.batch import Clip, EditBatch, EditedVideos
+from insvie_lightning.cli import main
 from insvie_lightning.nets.latents import to_device_pixels
 from insvie_lightning.video import read_clip, write_clip
 
@@ -47,3 +50,21 @@ def test_the_release_s_rate_can_be_asked_for(tmp_path: Path) -> None:
     prediction = EditedVideos(torch.zeros(1, 2, 3, 32, 48))
     WriteEdits(tmp_path, fps=7).write_on_batch_end(None, None, prediction, None, batch, 0, 0)  # type: ignore[arg-type]
     assert read_clip(tmp_path / "k.mp4").fps == 7
+
+
+def test_the_recipe_writes_and_keeps_no_video_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        write_clip(tmp_path / f"videos/{name}.mp4", Clip(np.full((6, 3, 40, 50), 60, np.uint8), 8.0))
+    returned: list[object] = []
+    plain = Trainer.predict
+    spy = functools.wraps(plain)(
+        lambda *a, **k: returned.append(plain(*a, **k))
+    )  # its arguments are the verb's options
+    monkeypatch.setattr(Trainer, "predict", spy)
+    recipe = ["predict", "-c", "edit_folder", "--data.instruction=remove it", "--data.num_workers=0"]
+    model = ["--model.base=toy", "--model.num_inference_steps=1", "--model.lora_rank=2"]
+    trainer = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.precision=32-true"]
+    assert main([*recipe, *model, *trainer]) == 0
+    assert returned == [None]
+    assert read_clip(tmp_path / "runs/edits/b.mp4").frames.shape == (6, 3, 40, 50)

@@ -14,8 +14,8 @@ def save_memory(model: LightningModule, device: torch.device) -> None:
     """Keep an editor's networks on the CPU and bring each to `device` only while it is used; in place.
 
     The device then holds at most the largest one (T5-XXL: 9.5 GB in half precision) with its activations. The
-    autoencoder encodes and decodes tile by tile and sample by sample where it can (`AutoencoderKLCogVideoX`), which
-    changes pixels near the borders of tiles a little.
+    autoencoder encodes and decodes tile by tile and sample by sample where it can (`AutoencoderKLCogVideoX`); its
+    normalisation then sees one tile at a time, so that source latents and pixels change somewhat.
     """
     parts: dict[str, Any] = {name: getattr(model, name) for name in PARTS}
     for name in PARTS:
