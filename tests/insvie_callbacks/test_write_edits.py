@@ -57,10 +57,8 @@ def test_the_recipe_writes_and_keeps_no_video_in_memory(tmp_path: Path, monkeypa
     for name in ("a", "b"):
         write_clip(tmp_path / f"videos/{name}.mp4", Clip(np.full((6, 3, 40, 50), 60, np.uint8), 8.0))
     returned: list[object] = []
-    plain = Trainer.predict
-    spy = functools.wraps(plain)(
-        lambda *a, **k: returned.append(plain(*a, **k))
-    )  # its arguments are the verb's options
+    plain = Trainer.predict  # whose arguments are the options of the verb
+    spy = functools.wraps(plain)(lambda *a, **k: returned.append(plain(*a, **k)))
     monkeypatch.setattr(Trainer, "predict", spy)
     recipe = ["predict", "-c", "edit_folder", "--data.instruction=remove it", "--data.num_workers=0"]
     model = ["--model.base=toy", "--model.num_inference_steps=1", "--model.lora_rank=2"]
