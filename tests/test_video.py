@@ -174,7 +174,7 @@ def test_sound_without_video_is_an_error() -> None:
 def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encode_clip(noise())
     monkeypatch.setattr(video, "MAX_FRAMES", 4)
-    with pytest.raises(InputError, match="more than 4 frames"):
+    with pytest.raises(InputError, match="the video: more than 4 frames"):
         read_clip(data)
     monkeypatch.setattr(decode, "MAX_SIDE", 40)
     with pytest.raises(InputError, match="32x48 pixels; at most 40"):

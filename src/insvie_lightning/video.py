@@ -39,11 +39,12 @@ def read_clip(source: Path | str | bytes, *, max_frames: int | None = None, name
     Raises:
         InputError: As `open_video`, or there are more than 10 000 frames.
     """
+    name = name or ("the video" if isinstance(source, bytes) else str(source))
     with open_video(source, name=name) as video:
         images: list[np.ndarray] = []
         for pixels in video.frames:
             if len(images) == MAX_FRAMES:
-                raise InputError(f"{name or source!s}: more than {MAX_FRAMES} frames; cut it into shorter clips")
+                raise InputError(f"{name}: more than {MAX_FRAMES} frames; cut it into shorter clips")
             images.append(pixels)
             if len(images) == max_frames:
                 break
