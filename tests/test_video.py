@@ -1,11 +1,12 @@
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from insvie_lightning import video
+from insvie_lightning import decode, video
 from insvie_lightning.batch import Clip
 from insvie_lightning.errors import InputError
 from insvie_lightning.video import (
@@ -15,8 +16,11 @@ from insvie_lightning.video import (
     legal_frames,
     pad_frames,
     read_clip,
+    read_comment,
+    release_frames,
     sample_frames,
     write_clip,
+    write_frames,
 )
 
 
@@ -89,6 +93,26 @@ def test_write_clip_keeps_the_old_file_when_the_new_one_fails(tmp_path: Path) ->
     assert len(read_clip(path)) == 5
 
 
+def test_frames_are_written_as_they_come(tmp_path: Path) -> None:
+    clip = noise(40)
+    assert write_frames(tmp_path / "a.mp4", iter(clip.frames), 7, comment="größer") == 40
+    assert (tmp_path / "a.mp4").read_bytes() != encode_clip(clip)  # the comment
+    assert read_comment(tmp_path / "a.mp4") == "größer"
+    write_frames(tmp_path / "b.mp4", clip.frames, 7)
+    assert (tmp_path / "b.mp4").read_bytes() == encode_clip(clip)
+    assert read_comment(tmp_path / "b.mp4") == read_comment(tmp_path / "absent.mp4") == ""
+
+
+def test_a_failure_midway_leaves_nothing(tmp_path: Path) -> None:
+    def frames() -> Iterator[np.ndarray]:
+        yield noise().frames[0]
+        raise InputError("cut")
+
+    with pytest.raises(InputError, match="cut"):
+        write_frames(tmp_path / "a.mp4", frames(), 7)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_max_frames_stops_early() -> None:
     assert len(read_clip(encode_clip(noise()), max_frames=2)) == 2
 
@@ -150,9 +174,9 @@ def test_sound_without_video_is_an_error() -> None:
 def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encode_clip(noise())
     monkeypatch.setattr(video, "MAX_FRAMES", 4)
-    with pytest.raises(InputError, match="more than 4 frames"):
+    with pytest.raises(InputError, match="the video: more than 4 frames"):
         read_clip(data)
-    monkeypatch.setattr(video, "MAX_SIDE", 40)
+    monkeypatch.setattr(decode, "MAX_SIDE", 40)
     with pytest.raises(InputError, match="32x48 pixels; at most 40"):
         read_clip(data)
 
@@ -213,6 +237,25 @@ def test_fit_to_its_own_size_changes_nothing() -> None:
 def test_legal_frames() -> None:
     assert [legal_frames(n) for n in (1, 2, 5, 6, 25, 26, 49)] == [1, 5, 5, 9, 25, 29, 49]
     assert legal_frames(10, multiple=8) == 17
+
+
+def released_script(frames: int) -> tuple[int, int]:
+    """Its two rules: cut to 4k + 1, then decode latents 0:3, 3:5, 5:7, ... as long as whole chunks last."""
+    seen = frames - 3 if frames % 4 == 0 else frames - frames % 4 + 1
+    latents = (seen - 1) // 4 + 1
+    chunks = (latents - 1) // 2
+    decoded = [9 if chunk == 0 else 8 for chunk in range(chunks)]
+    return seen, sum(decoded)
+
+
+@pytest.mark.parametrize("frames", range(1, 121))
+def test_the_release_s_frame_rule(frames: int) -> None:
+    if frames < 9:
+        assert released_script(frames)[1] == 0
+        with pytest.raises(InputError, match=rf"needs 9 frames or more, and this video has {frames}; the rule 'keep'"):
+            release_frames(frames)
+    else:
+        assert release_frames(frames) == released_script(min(frames, 52))
 
 
 def test_pad_frames_repeats_the_last() -> None:

@@ -7,5 +7,6 @@ from insvie_callbacks.save_editor import SaveEditor
 from insvie_callbacks.summary import Summary
 from insvie_callbacks.throughput import Throughput
 from insvie_callbacks.toy_scores import ToyScores
+from insvie_callbacks.write_edits import WriteEdits
 
-__all__ = ["EditSamples", "LoraEMA", "RunLog", "SaveEditor", "Summary", "Throughput", "ToyScores"]
+__all__ = ["EditSamples", "LoraEMA", "RunLog", "SaveEditor", "Summary", "Throughput", "ToyScores", "WriteEdits"]

@@ -12,11 +12,11 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
-from insvie_data_modules.quarantine import Quarantine, read_quarantine
 from insvie_data_modules.samples import Folders, Form, Sample
 from insvie_data_modules.shard_set import ShardSet
 from insvie_data_modules.stages import RankSampler, StagedSamples, plan_stage
 from insvie_lightning.errors import InputError
+from insvie_lightning.quarantine import Quarantine, read_quarantine
 from insvie_lightning.video import Resize
 
 

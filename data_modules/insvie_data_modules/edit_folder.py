@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import os
-import re
-from itertools import chain, count
 from pathlib import Path
 
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from insvie_data_modules.samples import Form, Sample, fit, stack, to_tensor
-from insvie_lightning.errors import InputError, nearest
+from insvie_lightning.edit_list import Edit, check, list_edits
+from insvie_lightning.errors import InputError
 from insvie_lightning.video import Resize, read_clip
-
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif"})
 
 
 class EditFolder(LightningDataModule):
     """Videos to edit, for predict and test: a folder, a video or a CSV with the columns `video,instruction`.
 
-    Keys are the names of the videos without their ending, numbered where they repeat.
+    Keys are the names of the videos without their ending, numbered where they repeat. The callback `WriteEdits` writes
+    what an editor makes of them; `insvie edit --csv` edits videos that are too long for the memory, too.
 
     Args:
         videos: A folder of videos, one video, or a CSV; paths in a CSV are relative to its folder.
@@ -32,6 +29,7 @@ class EditFolder(LightningDataModule):
         resize: `cover` scales to cover and cuts the middle, `crop` cuts the middle, `stretch` scales.
         pad_short: Repeat the last frame of a clip that is shorter than `frames`.
         num_workers: Worker processes.
+        done: Leave out what `WriteEdits` has written into this folder before.
     """
 
     def __init__(
@@ -44,6 +42,7 @@ class EditFolder(LightningDataModule):
         resize: Resize = "cover",
         pad_short: bool = True,
         num_workers: int = 0,
+        done: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
         self.videos = Path(videos)
@@ -51,10 +50,19 @@ class EditFolder(LightningDataModule):
         self.batch_size = batch_size
         self.form = Form(frames, size, resize, pad_short)
         self.num_workers = num_workers
+        self.done = None if done is None else Path(done)
 
     def predict_dataloader(self) -> DataLoader[Sample]:
-        """Batches of `EditBatch` without a target."""
-        dataset = VideosToEdit(list_edits(self.videos, self.instruction), self.form)
+        """Batches of `EditBatch` without a target.
+
+        Raises:
+            InputError: Nothing there, a column missing, or an edit without video or instruction.
+        """
+        edits = list_edits(self.videos, self.instruction)
+        for edit in edits:
+            check(edit)
+        left = [edit for edit in edits if self.done is None or not (self.done / edit.output).exists()]
+        dataset = VideosToEdit(left, self.form)
         return DataLoader(dataset, batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=stack)
 
     def test_dataloader(self) -> DataLoader[Sample]:
@@ -63,9 +71,9 @@ class EditFolder(LightningDataModule):
 
 
 class VideosToEdit(Dataset[Sample]):
-    """One sample per (key, video, instruction)."""
+    """One sample per edit."""
 
-    def __init__(self, edits: list[tuple[str, Path, str]], form: Form) -> None:
+    def __init__(self, edits: list[Edit], form: Form) -> None:
         self.edits = edits
         self.form = form
 
@@ -79,57 +87,9 @@ class VideosToEdit(Dataset[Sample]):
         Raises:
             InputError: It cannot be read, or is too short or too small.
         """
-        key, video, instruction = self.edits[index]
+        edit = self.edits[index]
         try:
-            clip = fit(read_clip(video), self.form)
+            clip = fit(read_clip(edit.video), self.form)
         except InputError as error:
-            raise InputError(f"video {video}: {error}") from error
-        return Sample(key, instruction, "real", clip.fps, {"source": to_tensor(clip)})
-
-
-def list_edits(videos: Path, instruction: str | None = None) -> list[tuple[str, Path, str]]:
-    """List the (key, video, instruction) of a folder, a video or a CSV.
-
-    Raises:
-        InputError: Nothing there, a column missing, or a video without an instruction.
-    """
-    edits = []
-    for video, sentence in _list_videos(videos):
-        if not (sentence or instruction):
-            raise InputError(
-                f"{video} of {videos} has no instruction: give --data.instruction TEXT, or a CSV with the columns "
-                "video,instruction"
-            )
-        edits.append((video, sentence or instruction or ""))
-    if not edits:
-        raise InputError(f"{videos} holds no video; legal endings are {', '.join(sorted(VIDEO_SUFFIXES))}")
-    return [(key, video, sentence) for key, (video, sentence) in zip(_keys(edits), edits, strict=True)]
-
-
-def _list_videos(videos: Path) -> list[tuple[Path, str]]:
-    if videos.is_dir():
-        return [(path, "") for path in sorted(videos.iterdir()) if path.suffix.lower() in VIDEO_SUFFIXES]
-    if not videos.is_file():
-        raise InputError(f"there is no file or folder {str(videos)!r}; legal are a folder of videos, a video or a CSV")
-    if videos.suffix.lower() != ".csv":
-        return [(videos, "")]
-    with videos.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        columns = reader.fieldnames or []
-        if "video" not in columns:
-            found = ", ".join(columns)
-            raise InputError(
-                f"{videos} has the columns {found}; needed are video,instruction{nearest('video', columns)}"
-            )
-        return [(videos.parent / row["video"], (row.get("instruction") or "").strip()) for row in reader]
-
-
-def _keys(edits: list[tuple[Path, str]]) -> list[str]:
-    keys: list[str] = []
-    taken: set[str] = set()
-    for video, _ in edits:
-        stem = re.sub(r"[^A-Za-z0-9_-]", "_", video.stem)
-        key = next(name for name in chain([stem], (f"{stem}-{n}" for n in count(2))) if name not in taken)
-        keys.append(key)
-        taken.add(key)
-    return keys
+            raise InputError(f"video {edit.video}: {error}") from error
+        return Sample(edit.key, edit.instruction, "real", clip.fps, {"source": to_tensor(clip)})

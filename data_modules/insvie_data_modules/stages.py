@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch.utils.data import Dataset, DistributedSampler
 
-from insvie_data_modules.quarantine import Quarantine
 from insvie_data_modules.samples import Folders, Form, Sample, load_rows, read_sample, stack
 from insvie_lightning.batch import EditBatch, Position
 from insvie_lightning.errors import InputError
+from insvie_lightning.quarantine import Quarantine
 from insvie_lightning.shards.order import Ratio, Stream, StreamOrder, generator, interleave
 
 

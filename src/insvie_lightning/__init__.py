@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from insvie_lightning.batch import Clip, EditBatch, Triplet
+    from insvie_lightning.editors.editor import EditOptions, Editor
     from insvie_lightning.editors.insvie import InsViE
 
     __version__: str
 
-__all__ = ["Clip", "EditBatch", "InsViE", "Triplet", "__version__"]
+__all__ = ["Clip", "EditBatch", "EditOptions", "Editor", "InsViE", "Triplet", "__version__"]
 
 _HOMES = {
     "Clip": "insvie_lightning.batch",
     "EditBatch": "insvie_lightning.batch",
+    "EditOptions": "insvie_lightning.editors.editor",
+    "Editor": "insvie_lightning.editors.editor",
     "InsViE": "insvie_lightning.editors.insvie",
     "Triplet": "insvie_lightning.batch",
 }

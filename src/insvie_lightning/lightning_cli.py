@@ -1,10 +1,12 @@
 """Lightning's verbs on recipes: registered class names, named configs, and errors of one sentence."""
 
+import json
 import logging
 import re
 import warnings
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -113,13 +115,12 @@ class InsvieCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Build trainer, data and model; bad input that a constructor raised is unwrapped from jsonargparse's error."""
-        try:
+        with _unwrapped():
             super().instantiate_classes()
-        except ValueError as error:
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, InputError):
-                cause = cause.__cause__
-            raise cause or error from None
+
+    def before_predict(self) -> None:
+        """Predictions are written by builders and callbacks; keeping them, too, would fill the memory with videos."""
+        self.config_init["predict"]["return_predictions"] = False
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer; an argument that Lightning refuses is bad input."""
@@ -127,6 +128,36 @@ class InsvieCLI(LightningCLI):
             return super().instantiate_trainer(**kwargs)
         except (ValueError, MisconfigurationException) as error:
             raise InputError(f"trainer: {_one_line(str(error))}") from error
+
+
+def build_model(class_name: str, settings: dict[str, Any], arguments: Sequence[str] = ()) -> LightningModule:
+    """Build a registered module from its stored settings, overridden by `--model.NAME VALUE` arguments.
+
+    Raises:
+        InputError: The class is not registered, or an argument is not legal.
+    """
+    register()
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningModule, "model", required=True)
+    stored = json.dumps({"class_path": class_name, "init_args": settings})
+    try:
+        config = parser.parse_args([f"--model={stored}", *arguments])
+    except ArgumentError as error:
+        raise InputError(explain(error.message)) from error
+    with _unwrapped():
+        model: LightningModule = parser.instantiate(config).model
+    return model
+
+
+@contextmanager
+def _unwrapped() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, InputError):
+            cause = cause.__cause__
+        raise cause or error from None
 
 
 class NamedConfig(ActionConfigFile):

@@ -5,30 +5,31 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import av
 import numpy as np
-from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from insvie_lightning.batch import Clip
+from insvie_lightning.decode import open_video
 from insvie_lightning.errors import InputError
 
 Resize = Literal["cover", "stretch", "crop"]
 """How a clip gets another size: keep the aspect and crop, change the aspect, or crop without scaling."""
 
-MAX_SIDE = 8192
 MAX_FRAMES = 10_000
+TICK = Fraction(1, 90_000)
+"""Unit of uneven time stamps in seconds: MPEG's clock."""
 
 
 def read_clip(source: Path | str | bytes, *, max_frames: int | None = None, name: str | None = None) -> Clip:
-    """Decode a video file, or the bytes of one; a rotation flag is ignored.
+    """Decode a video file, or the bytes of one, into memory; see `open_video`.
 
     Args:
         source: Path, or the encoded video itself.
@@ -36,21 +37,18 @@ def read_clip(source: Path | str | bytes, *, max_frames: int | None = None, name
         name: What to call the video in errors; the path by default.
 
     Raises:
-        InputError: The file is absent, empty, cut or no video, or larger than 8192 pixels a side or 10 000 frames.
+        InputError: As `open_video`, or there are more than 10 000 frames.
     """
     name = name or ("the video" if isinstance(source, bytes) else str(source))
-    data = source if isinstance(source, bytes) else _read_bytes(Path(source), name)
-    if not data:
-        raise InputError(f"{name}: empty file, but a video is needed")
-    try:
-        with av.open(io.BytesIO(data), "r") as container:
-            frames, fps = _decode(container, len(data), max_frames, name)
-    except (av.FFmpegError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{name}: no readable video ({reason})") from None
-    return Clip(frames, fps)
+    with open_video(source, name=name) as video:
+        images: list[np.ndarray] = []
+        for pixels in video.frames:
+            if len(images) == MAX_FRAMES:
+                raise InputError(f"{name}: more than {MAX_FRAMES} frames; cut it into shorter clips")
+            images.append(pixels)
+            if len(images) == max_frames:
+                break
+    return Clip(np.stack(images), video.fps)
 
 
 def encode_clip(clip: Clip, *, crf: int = 18, lossless: bool = False) -> bytes:
@@ -64,35 +62,59 @@ def encode_clip(clip: Clip, *, crf: int = 18, lossless: bool = False) -> bytes:
     Raises:
         InputError: The clip has no frames, or its frame rate is not positive.
     """
-    if not len(clip) or not (math.isfinite(clip.fps) and clip.fps > 0):
-        raise InputError(f"a clip of {len(clip)} frames at {clip.fps} fps cannot be encoded; both must be positive")
-    height, width = clip.size
-    subsampled = "yuv420p" if height % 2 == 0 and width % 2 == 0 else "yuv444p"
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as container:
-        # The denominator 1001 holds the NTSC rates exactly (29.97 = 30000/1001).
-        rate = Fraction(clip.fps).limit_denominator(1001)
-        stream = container.add_stream("libx264rgb" if lossless else "libx264", rate=rate)
-        stream.width, stream.height = width, height
-        stream.pix_fmt = "rgb24" if lossless else subsampled
-        # Without macroblock-tree, whose choices vary from run to run on small frames, equal clips make equal bytes.
-        stream.options = {"crf": "0" if lossless else str(crf), "preset": "veryfast", "x264-params": "mbtree=0"}
-        # x264's output depends on the number of its threads, which depends on the machine.
-        stream.thread_count = 1
-        for pixels in clip.frames:
-            frame = VideoFrame.from_ndarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    _encode(buffer, clip.frames, clip.fps, crf, lossless)
     return buffer.getvalue()
 
 
 def write_clip(path: Path | str, clip: Clip, *, crf: int = 18, lossless: bool = False) -> None:
     """Encode a clip into a file, which appears whole or not at all; see `encode_clip`."""
+    write_frames(path, clip.frames, clip.fps, crf=crf, lossless=lossless)
+
+
+def write_frames(
+    path: Path | str,
+    frames: Iterable[np.ndarray],
+    fps: float,
+    *,
+    seconds: Sequence[float] | None = None,
+    crf: int = 18,
+    lossless: bool = False,
+    comment: str = "",
+) -> int:
+    """Encode frames as they come into a file, which appears whole or not at all; return their number.
+
+    Args:
+        path: An mp4.
+        frames: 3 H W each (uint8), all of one size; see `encode_clip`.
+        fps: Frames per second.
+        seconds: Times of the frames where they are uneven (`uneven_seconds`).
+        crf: x264's constant rate factor, 0 (best) to 51.
+        lossless: Store RGB exactly.
+        comment: Text to keep in the file; `read_comment` reads it.
+
+    Raises:
+        InputError: There are no frames, or the frame rate is not positive.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(encode_clip(clip, crf=crf, lossless=lossless))
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            count = _encode(file, frames, fps, crf, lossless, seconds, comment)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count
+
+
+def read_comment(path: Path | str) -> str:
+    """Return what `write_frames` kept in a file as its comment; empty where there is none, or no video."""
+    try:
+        with av.open(str(path)) as container:
+            return container.metadata.get("comment", "")
+    except (av.FFmpegError, OSError):
+        return ""
 
 
 def is_h264_mp4(data: bytes) -> bool:
@@ -143,6 +165,22 @@ def legal_frames(frames: int, multiple: int = 4) -> int:
     return math.ceil((frames - 1) / multiple) * multiple + 1
 
 
+def release_frames(frames: int) -> tuple[int, int]:
+    """How many frames of a clip of `frames` the released InsViE edits, and how many of these it gives back.
+
+    Its script cuts to the largest 4k + 1, and its decoder loses the last latent of an even number: 8k + 1 come back.
+    Of more than 52 frames, where it crashes, the first 49 are taken (`sample_video_edit.py`).
+
+    Raises:
+        InputError: Fewer than 9 frames, where it crashes, too.
+    """
+    if frames < 9:
+        raise InputError(
+            f"the release's frame rule needs 9 frames or more, and this video has {frames}; the rule 'keep' takes any"
+        )
+    return min(49, (frames - 1) // 4 * 4 + 1), min(49, (frames - 1) // 8 * 8 + 1)
+
+
 def pad_frames(clip: Clip, frames: int) -> Clip:
     """Repeat the last frame until there are `frames`; a clip that has as many or more is returned as it is."""
     missing = frames - len(clip)
@@ -170,54 +208,41 @@ def sample_frames(clip: Clip, frames: int, start: float = 0.0) -> Clip:
     return Clip(taken, clip.fps / stride)
 
 
-def _read_bytes(path: Path, name: str) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{name}: {(error.strerror or str(error)).lower()}, but a video file is needed") from None
-
-
-def _decode(container: InputContainer, size: int, max_frames: int | None, name: str) -> tuple[np.ndarray, float]:
-    if not container.streams.video:
-        raise InputError(f"{name}: no video stream in it")
-    stream = container.streams.video[0]
-    height, width = stream.height, stream.width
-    if max(height, width) > MAX_SIDE:
-        raise InputError(f"{name}: {height}x{width} pixels; at most {MAX_SIDE} a side are read")
-    # Decoders skip what is cut off without a word; only an mp4 lists all of its frames beforehand.
-    indexed = "mp4" in container.format.name
-    index = list(stream.index_entries) if indexed else []
-    readable = sum(entry.pos + entry.size <= size for entry in index)
-    if readable < len(index):
-        raise InputError(f"{name}: cut, only {readable} of {len(index)} frames are readable")
-    stream.thread_type = "AUTO"
-    images: list[np.ndarray] = []
-    seconds: list[float] = []
-    for frame in _first(container.decode(stream), max_frames):
-        if len(images) == MAX_FRAMES:
-            raise InputError(f"{name}: more than {MAX_FRAMES} frames; cut it into shorter clips")
-        images.append(frame.to_ndarray(format="rgb24", height=height, width=width))
-        seconds.append(frame.time or 0.0)
-    rate = stream.average_rate or stream.guessed_rate
-    if not images or not rate:
-        raise InputError(f"{name}: no frames in it" if not images else f"{name}: its frame rate is not known")
-    declared = 0 if indexed else _declared_frames(stream, float(rate), seconds)
-    if max_frames is None and len(images) < declared:
-        raise InputError(f"{name}: cut, only {len(images)} of {declared} frames are readable")
-    return np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2)), float(rate)
-
-
-def _declared_frames(stream: VideoStream, rate: float, seconds: list[float]) -> int:
-    """Return how many frames a container without an index of all frames promises; 0 if it does not say."""
-    evenly_spaced = abs((seconds[-1] - seconds[0]) * rate - (len(seconds) - 1)) < 0.5
-    if stream.frames or not evenly_spaced or "DURATION" not in stream.metadata:
-        return stream.frames
-    hours, minutes, rest = stream.metadata["DURATION"].split(":")
-    return round((int(hours) * 3600 + int(minutes) * 60 + float(rest)) * rate)
-
-
-def _first(frames: Iterator[VideoFrame], count: int | None) -> Iterator[VideoFrame]:
-    for index, frame in enumerate(frames):
-        if index == count:
-            return
-        yield frame
+def _encode(
+    target: BinaryIO,
+    frames: Iterable[np.ndarray],
+    fps: float,
+    crf: int,
+    lossless: bool,
+    seconds: Sequence[float] | None = None,
+    comment: str = "",
+) -> int:
+    following = iter(frames)
+    first = next(following, None)
+    if first is None or not (math.isfinite(fps) and fps > 0):
+        frames_here = "0" if first is None else "any"
+        raise InputError(f"a clip of {frames_here} frames at {fps} fps cannot be encoded; both must be positive")
+    height, width = first.shape[1:]
+    subsampled = "yuv420p" if height % 2 == 0 and width % 2 == 0 else "yuv444p"
+    with av.open(target, "w", format="mp4") as container:
+        if comment:
+            container.metadata["comment"] = comment
+        # The denominator 1001 holds the NTSC rates exactly (29.97 = 30000/1001).
+        rate = Fraction(fps).limit_denominator(1001)
+        stream = container.add_stream("libx264rgb" if lossless else "libx264", rate=rate)
+        stream.width, stream.height = width, height
+        stream.pix_fmt = "rgb24" if lossless else subsampled
+        # Without macroblock-tree, whose choices vary from run to run on small frames, equal clips make equal bytes.
+        stream.options = {"crf": "0" if lossless else str(crf), "preset": "veryfast", "x264-params": "mbtree=0"}
+        # x264's output depends on the number of its threads, which depends on the machine.
+        stream.thread_count = 1
+        if seconds is not None:
+            stream.codec_context.time_base = TICK
+        count = 0
+        for count, pixels in enumerate(chain([first], following), 1):
+            frame = VideoFrame.from_ndarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)), format="rgb24")
+            if seconds is not None:
+                frame.pts, frame.time_base = round(seconds[count - 1] / TICK), TICK
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return count

@@ -188,32 +188,21 @@ def test_any_clip_comes_back_with_its_own_frames_and_size(
     assert edited.frames.std() > 1
 
 
-@pytest.mark.parametrize(("frames", "max_frames", "lengths"), [(10, 49, [10]), (50, 49, [25, 25]), (11, 4, [4, 4, 3])])
-def test_windows_follow_one_another(
-    make_editor: Make, monkeypatch: pytest.MonkeyPatch, frames: int, max_frames: int, lengths: list[int]
-) -> None:
-    """A network that inverts colours gives the inverted clip, frame for frame."""
-    editor, seen = make_editor(), []
-
-    def invert(batch: EditBatch) -> Tensor:
-        assert batch.source is not None
-        seen.append(batch)
-        return -to_device_pixels(batch.source)
-
-    monkeypatch.setattr(editor, "edit_batch", invert)
-    pixels = np.random.default_rng(0).integers(0, 256, (frames, 3, 64, 96), np.uint8)
-    edited = editor.edit(Clip(pixels, 8.0), "invert", max_frames=max_frames)
-    assert np.array_equal(edited.frames, 255 - pixels)
-    assert [one.source.shape[1] for one in seen] == [4 * -(-(length - 1) // 4) + 1 for length in lengths]
-    assert len({one.keys for one in seen}) == len(lengths) and {one.instructions for one in seen} == {("invert",)}
+def test_the_working_shape_is_the_base_s(make_editor: Make) -> None:
+    assert make_editor().working_shape == (9, 64, 96)
 
 
-def test_the_network_works_at_the_size_of_the_base(make_editor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    editor, shapes = make_editor(), []
-    monkeypatch.setattr(editor, "edit_batch", lambda one: (shapes.append(one.source.shape), -one.source / 255)[1])
-    editor.edit(Clip(np.zeros((3, 3, 40, 41), np.uint8), 8.0), "x")
-    editor.edit(Clip(np.zeros((3, 3, 40, 41), np.uint8), 8.0), "x", size=(16, 32))
-    assert [tuple(shape) for shape in shapes] == [(1, 5, 3, 64, 96), (1, 5, 3, 16, 32)]
+def test_predict_takes_any_length_and_size(make_editor: Make) -> None:
+    """Legal shapes go as one batch, others as `edit` does it; the noise is always that of the key."""
+    editor = make_editor(random_weights=True, num_inference_steps=1)
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 7, 3, 33, 47), np.uint8))
+    odd = EditBatch(("a", "b"), ("x", "y"), source=pixels)
+    edited = editor.predict_step(odd, 0).edited
+    assert edited.shape == pixels.shape and edited.abs().max() <= 1
+    alone = EditBatch(("b",), ("y",), source=pixels[1:])
+    torch.testing.assert_close(editor.predict_step(alone, 0).edited[0], edited[1])
+    renamed = replace(alone, keys=("c",))
+    assert not torch.allclose(editor.predict_step(renamed, 0).edited[0], edited[1], atol=0.01)
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm", "released"])

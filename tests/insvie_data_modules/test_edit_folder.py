@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from insvie_data_modules.edit_folder import EditFolder, list_edits
+from insvie_data_modules.edit_folder import EditFolder
 from insvie_lightning.batch import Clip, EditBatch
 from insvie_lightning.errors import InputError
 from insvie_lightning.video import write_clip
@@ -32,17 +32,18 @@ def test_a_folder_is_edited_with_one_instruction(videos: Path) -> None:
 def test_a_csv_gives_each_video_its_instruction(videos: Path) -> None:
     csv = videos / "edits.csv"
     csv.write_text('video,instruction\nb.mp4,"red, please"\nb.mp4,\na cat.mp4,a dog\n', encoding="utf-8-sig")
-    assert list_edits(csv, "blue") == [
-        ("b", videos / "b.mp4", "red, please"),
-        ("b-2", videos / "b.mp4", "blue"),
-        ("a_cat", videos / "a cat.mp4", "a dog"),
+    batches = list(EditFolder(csv, "blue").predict_dataloader())
+    assert [(batch.keys[0], batch.instructions[0]) for batch in batches] == [
+        ("b", "red, please"),
+        ("b-2", "blue"),
+        ("a_cat", "a dog"),
     ]
 
 
-def test_keys_never_repeat(tmp_path: Path) -> None:
-    for name in ("x.mp4", "x.mov", "x-2.mp4"):
-        (tmp_path / name).touch()
-    assert len({key for key, _, _ in list_edits(tmp_path, "blue")}) == 3
+def test_what_is_done_is_left_out(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / "b.mp4").touch()
+    batches = list(EditFolder(videos, "blue", done=tmp_path).predict_dataloader())
+    assert [batch.keys for batch in batches] == [("a_cat",)]
 
 
 def test_one_video_is_enough(videos: Path) -> None:
@@ -50,17 +51,9 @@ def test_one_video_is_enough(videos: Path) -> None:
     assert batch.keys == ("b",) and batch.source.shape == (1, 4, 3, 32, 48)
 
 
-def test_what_is_missing_is_named(videos: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"a cat.mp4 of .* has no instruction: give --data.instruction"):
-        list_edits(videos)
-    with pytest.raises(InputError, match="no file or folder"):
-        list_edits(tmp_path / "absent", "blue")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"holds no video; legal endings are .*\.mp4"):
-        list_edits(tmp_path / "empty", "blue")
-    (tmp_path / "edits.csv").write_text("videos,instruct\nb.mp4,x\n")
-    with pytest.raises(InputError, match="needed are video,instruction; did you mean 'videos'"):
-        list_edits(tmp_path / "edits.csv", "blue")
+def test_a_video_without_an_instruction_is_named(videos: Path) -> None:
+    with pytest.raises(InputError, match=r"a cat.mp4 has no instruction: give one for all, or a CSV"):
+        EditFolder(videos).predict_dataloader()
 
 
 def test_a_broken_video_is_named(videos: Path) -> None:

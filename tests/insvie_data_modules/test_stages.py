@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from insvie_data_modules.quarantine import Quarantine
 from insvie_data_modules.samples import Form
 from insvie_data_modules.stages import RankSampler, StagedSamples, plan_stage
 from insvie_lightning.errors import InputError
+from insvie_lightning.quarantine import Quarantine
 
 
 def staged(folder: Path, **options: Any) -> StagedSamples:

@@ -31,7 +31,7 @@ from insvie_lightning.diffusion.guidance import Guidance, guided
 from insvie_lightning.diffusion.losses import frame_weighted_mse
 from insvie_lightning.diffusion.sampling import Sampler, build_scheduler, sample
 from insvie_lightning.diffusion.schedule import add_noise, clean_from_velocity, stratified_timesteps, velocity
-from insvie_lightning.editors.windows import edit_in_windows
+from insvie_lightning.editors.editor import Editor
 from insvie_lightning.errors import InputError
 from insvie_lightning.nets.latents import decode_latents, encode_pixels, encode_prompts, to_device_pixels
 from insvie_lightning.nets.perceptual import PerceptualLoss, build_lpips, chunk_lpips
@@ -109,6 +109,7 @@ class InsViE(LightningModule):
         self.guidance, self.num_inference_steps, self.sampler = guidance, num_inference_steps, sampler
         self.use_ema, self.gradient_checkpointing, self.seed = use_ema, gradient_checkpointing, seed
         self.strict_loading = False  # checkpoints hold the trained weights only
+        self.base_dtype = torch.float32  # half precision is for editing only
         self.transformer: Any = None  # a CogVideoXTransformer3DModel, from configure_model on
         self.ema: dict[str, Tensor] | None = None
         self.ema_updates = 0
@@ -121,7 +122,7 @@ class InsViE(LightningModule):
         """Load the base, widen its patch embedding, add LoRA, and continue from `start_from`."""
         if self.transformer is not None:
             return
-        parts = load_components(self.base)
+        parts = load_components(self.base, self.base_dtype)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             widen_patch_embedding(parts.transformer)
@@ -151,18 +152,25 @@ class InsViE(LightningModule):
             load_trainable(self.transformer, self.ema, str(self.start_from))
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str, **settings: Any) -> "InsViE":
+    def from_pretrained(cls, folder: Path | str, *, dtype: torch.dtype = torch.float32, **settings: Any) -> "InsViE":
         """Build a trained editor from the `weights` folder of a run; keyword arguments override its settings.
+
+        Args:
+            folder: The deliverable.
+            dtype: That the base is loaded in.
+            settings: Arguments of the class.
 
         Raises:
             InputError: When the folder is no deliverable of this editor.
         """
         deliverable = load_deliverable(Path(folder))
         stored = {**deliverable.settings, **settings}
+        stored.pop("editor", None)
         for name, kind in (("guidance", Guidance), ("condition_dropout", ConditionDropout)):
             if isinstance(stored.get(name), dict):
                 stored[name] = kind(**stored[name])
         editor = cls(**stored)
+        editor.base_dtype = dtype
         editor.configure_model()
         editor._continue_from(deliverable, str(folder))
         editor.setup("predict")
@@ -171,6 +179,7 @@ class InsViE(LightningModule):
     def deliverable(self) -> Deliverable:
         """The trained weights and what is needed to build the editor around them."""
         settings = {
+            "editor": type(self).__name__,
             "base": self.base,
             "lora_rank": self.lora_rank,
             "lora_alpha": self.lora_alpha,
@@ -309,8 +318,8 @@ class InsViE(LightningModule):
         return EditedVideos(self.edit_batch(batch))
 
     def predict_step(self, batch: EditBatch, batch_idx: int) -> EditedVideos:
-        """Edited videos."""
-        return EditedVideos(self.edit_batch(batch))
+        """Edited videos, of any length and size."""
+        return EditedVideos(Editor(self).edit_batch(batch))
 
     @torch.no_grad()
     def edit_batch(self, batch: EditBatch, keep_source: bool = True) -> Tensor:
@@ -338,19 +347,22 @@ class InsViE(LightningModule):
         latents = sample(denoise, copy.deepcopy(self.scheduler), noise, self.num_inference_steps, generators)
         return decode_latents(self.vae, latents).clamp(-1, 1)
 
-    def edit(self, clip: Clip, instruction: str, size: tuple[int, int] | None = None, max_frames: int = 49) -> Clip:
+    def edit(self, clip: Clip, instruction: str, **options: Any) -> Clip:
         """Edit one clip: n frames in, n frames out, at the clip's own size and rate.
 
         Args:
             clip: Any length and size.
             instruction: What to change.
-            size: Height and width that the network works at, multiples of 16; None takes the base's own size.
-            max_frames: Longer clips are edited in consecutive windows of at most this many frames.
+            options: Of `EditOptions`, by name.
         """
+        return Editor(self).edit(clip, instruction, **options)
+
+    @property
+    def working_shape(self) -> tuple[int, int, int]:
+        """Frames, height and width in pixels that the base was made for."""
         self.configure_model()
         config = self.transformer.config
-        size = size or (8 * config.sample_height, 8 * config.sample_width)
-        return edit_in_windows(self.edit_batch, clip, instruction, size, max_frames, self.device)
+        return config.sample_frames, 8 * config.sample_height, 8 * config.sample_width
 
     # ---------------------------------------------------------------- small parts
 

@@ -1,43 +1,42 @@
-"""Editing clips of any length and size with an editor of fixed ones: n frames in, n frames out."""
+"""Editing videos of any length with an editor of a fixed one: overlapping windows, n frames in and n frames out."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 import numpy as np
-import torch
-from torch import Tensor
-
-from insvie_lightning.batch import Clip, EditBatch
-from insvie_lightning.nets.latents import to_uint8
-from insvie_lightning.video import fit_clip, legal_frames, pad_frames
 
 
 def edit_in_windows(
-    edit_batch: Callable[[EditBatch], Tensor],
-    clip: Clip,
-    instruction: str,
-    size: tuple[int, int],
-    max_frames: int,
-    device: torch.device,
-) -> Clip:
-    """Edit a clip window by window, at its own size and rate.
+    edit_window: Callable[[np.ndarray], np.ndarray], frames: Iterable[np.ndarray], length: int, overlap: int
+) -> Iterator[np.ndarray]:
+    """Edit frames window by window, in the memory of two windows, and yield each frame once and in order.
+
+    Every window but that of a shorter video is `length` long, the last one too, which starts earlier for it. The last
+    `overlap` frames of a window fade linearly into the next one.
 
     Args:
-        edit_batch: Edits a batch of sources B F 3 H W (uint8); gives B F 3 H W in [-1, 1].
-        clip: Any length and size.
-        instruction: What to change.
-        size: Height and width that the network works at; the clip is stretched to it and back.
-        max_frames: Longer clips are cut into consecutive windows of even length, each padded to 1 + 4k frames by its
-            last frame and cut again after.
-        device: Where the editor is.
+        edit_window: Edits F 3 H W (uint8), F <= `length`, into as many frames of any one size.
+        frames: 3 H W each, read as they are needed.
+        length: Frames a window.
+        overlap: Frames that two windows share at least, at most half of `length`.
     """
-    length = math.ceil(len(clip) / math.ceil(len(clip) / max_frames))
-    pieces = []
-    for start in range(0, len(clip), length):
-        window = Clip(clip.frames[start : start + length], clip.fps)
-        fitted = pad_frames(fit_clip(window, size, "stretch"), legal_frames(len(window)))
-        pixels = torch.from_numpy(fitted.frames)[None].to(device)
-        edited = edit_batch(EditBatch((f"{instruction}/{start}",), (instruction,), source=pixels))
-        result = Clip(to_uint8(edited[0]).cpu().numpy()[: len(window)], clip.fps)
-        pieces.append(fit_clip(result, clip.size, "stretch").frames)
-    return Clip(np.concatenate(pieces), clip.fps)
+    source = iter(frames)
+    window = list(islice(source, length))
+    if not window:
+        return
+    edited = edit_window(np.stack(window))
+    while ahead := list(islice(source, length - overlap)):
+        step = len(ahead)
+        window = window[step:] + ahead
+        following = edit_window(np.stack(window))
+        yield from edited[:step]
+        edited = _fade(edited[step:], following, overlap)
+    yield from edited
+
+
+def _fade(old: np.ndarray, new: np.ndarray, overlap: int) -> np.ndarray:
+    """The frames of `new`, whose first are those of `old`, which fades out over its last `overlap` frames."""
+    certain = len(old) - overlap
+    weights = (np.arange(1, overlap + 1, dtype=np.float32) / (overlap + 1))[:, None, None, None]
+    faded = (1 - weights) * old[certain:] + weights * new[certain : len(old)]
+    return np.concatenate([old[:certain], np.rint(faded).astype(new.dtype), new[len(old) :]])

@@ -11,6 +11,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -43,6 +44,7 @@ class PatchVAE(ModelMixin, ConfigMixin):
         self.decode_blocks = nn.ModuleList(_Residual(width) for _ in range(blocks))
         self.decode_out = _zero(nn.Conv3d(width, pixels, 1))
 
+    @apply_forward_hook
     def encode(self, x: Tensor) -> AutoencoderKLOutput:
         """Latent distribution of pixels; its variance is zero, `mode()` and `sample()` agree."""
         blocks = _to_blocks(x)
@@ -51,6 +53,7 @@ class PatchVAE(ModelMixin, ConfigMixin):
         logvar = torch.full_like(latents, -30.0)
         return AutoencoderKLOutput(latent_dist=DiagonalGaussianDistribution(torch.cat([latents, logvar], 1)))
 
+    @apply_forward_hook
     def decode(self, z: Tensor) -> DecoderOutput:
         """Pixels of latents; not clamped."""
         linear = torch.einsum("pc,bcthw->bpthw", self.rebuild, z) + self.mean[:, None, None, None]

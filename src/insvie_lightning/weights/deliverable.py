@@ -6,7 +6,8 @@ frozen base nor anything that only resuming needs; that is the business of Light
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,10 +82,28 @@ def load_deliverable(folder: Path) -> Deliverable:
     Raises:
         InputError: When the folder is not one, or a file of it is damaged.
     """
-    try:
-        settings = json.loads((folder / "editor.json").read_text())
+    settings = read_settings(folder)
+    with _named(folder):
         raw = load_file(folder / "raw.safetensors")
         ema = load_file(folder / "ema.safetensors") if (folder / "ema.safetensors").exists() else None
+    return Deliverable(settings, raw, ema, settings.pop("ema_updates"))
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Read only how to build the editor: its class under `editor`, where it names one, and the class's arguments.
+
+    Raises:
+        InputError: When the folder is no deliverable, or the file is damaged.
+    """
+    with _named(folder):
+        settings: dict[str, Any] = json.loads((folder / "editor.json").read_text())
+    return settings
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         raise InputError(
             f"{folder} is not a trained editor: {Path(error.filename or 'raw.safetensors').name} is missing; legal is "
@@ -92,4 +111,3 @@ def load_deliverable(folder: Path) -> Deliverable:
         ) from error
     except (json.JSONDecodeError, SafetensorError) as error:
         raise InputError(f"a file of the trained editor in {folder} is damaged: {error}") from error
-    return Deliverable(settings, raw, ema, settings.pop("ema_updates"))

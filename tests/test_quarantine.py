@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from insvie_data_modules.quarantine import Quarantine, read_quarantine
 from insvie_lightning.errors import InputError
+from insvie_lightning.quarantine import Quarantine, read_quarantine
 
 
 def test_a_bad_sample_is_written_once_even_over_reruns(tmp_path: Path) -> None:

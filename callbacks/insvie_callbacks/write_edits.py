@@ -1,0 +1,42 @@
+"""The edited videos of `insvie predict`, as files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+
+from insvie_lightning.batch import Clip, EditBatch, EditedVideos
+from insvie_lightning.video import write_clip
+
+
+class WriteEdits(BasePredictionWriter):
+    """Write every edited video of `insvie predict` as `KEY.mp4`, whole or not at all; each process writes its own.
+
+    Args:
+        folder: Where to. Give it to `EditFolder` as `done`, too, and a rerun goes on where the last one stopped.
+        fps: Frame rate; None is each source's.
+    """
+
+    def __init__(self, folder: Path, fps: float | None = None) -> None:
+        super().__init__(write_interval="batch")
+        self.folder = folder
+        self.fps = fps
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: EditedVideos,
+        batch_indices: Sequence[int] | None,
+        batch: EditBatch,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Write the videos of one batch."""
+        from insvie_lightning.nets.latents import to_uint8
+
+        for key, edited, fps in zip(batch.keys, to_uint8(prediction.edited).cpu().numpy(), batch.fps, strict=True):
+            write_clip(self.folder / f"{key}.mp4", Clip(edited, self.fps or fps))

@@ -1,0 +1,69 @@
+"""Edit many video files: what is done is skipped, what is bad is set aside with its reason."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from insvie_lightning.edit_list import Edit, check
+from insvie_lightning.editors.editor import EditOptions, Editor
+from insvie_lightning.errors import InputError
+from insvie_lightning.quarantine import Quarantine
+from insvie_lightning.video import read_comment
+
+QUARANTINE = "quarantine.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class BulkResult:
+    """How many edits were made now, had been made before, and were bad."""
+
+    edited: int
+    done_before: int
+    bad: int
+
+
+def edit_in_bulk(
+    editor: Editor,
+    edits: Sequence[Edit],
+    folder: Path,
+    options: EditOptions = EditOptions(),  # noqa: B008 (frozen)
+    tell: Callable[[str], None] = print,
+) -> BulkResult:
+    """Edit every video into a folder.
+
+    An output that is there already and was made from the same video by the same sentence and options is left as it is,
+    so that a rerun goes on where it stopped; outputs appear whole or not at all. A bad edit goes to
+    `quarantine.jsonl` with its key and reason, and is tried again by a rerun.
+
+    Args:
+        editor: A trained editor.
+        edits: See `list_edits`.
+        folder: The outputs' folder.
+        options: How to edit.
+        tell: Is called with a line about each edit.
+    """
+    reasons = folder / QUARANTINE
+    reasons.unlink(missing_ok=True)
+    quarantine = Quarantine(reasons, max_rate=1.0)  # a table of videos is small: all of it is tried
+    taken: dict[str, str] = {}
+    counts = {"edited": 0, "done_before": 0, "bad": 0}
+    for edit in edits:
+        output = folder / edit.output
+        try:
+            check(edit)
+            if edit.output in taken:
+                raise InputError(f"the output {edit.output!r} is already that of {taken[edit.output]!r}; name another")
+            taken[edit.output] = edit.key
+            if output.exists() and read_comment(output) == editor.lineage(edit.video, edit.instruction, options):
+                counts["done_before"] += 1
+                continue
+            frames = editor.edit_file(edit.video, edit.instruction, output, options)
+        except InputError as error:
+            quarantine.add(edit.key, str(error))
+            counts["bad"] += 1
+            tell(f"{edit.key}: bad: {error}")
+        else:
+            quarantine.accept()
+            counts["edited"] += 1
+            tell(f"{output}: {frames} frames")
+    return BulkResult(**counts)

@@ -1,0 +1,288 @@
+"""Edit clips and video files with any trained editor: the same from Python and the command line."""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from insvie_lightning.batch import Clip, EditBatch
+from insvie_lightning.decode import open_video, uneven_seconds
+from insvie_lightning.diffusion.guidance import Guidance
+from insvie_lightning.editors.framing import SIDE_MULTIPLE, EditResize, frame_clip, nearest_side
+from insvie_lightning.editors.low_memory import save_memory
+from insvie_lightning.editors.windows import edit_in_windows
+from insvie_lightning.errors import InputError, nearest
+from insvie_lightning.nets.latents import to_device_pixels, to_uint8
+from insvie_lightning.plugins import available, load_plugins
+from insvie_lightning.video import legal_frames, pad_frames, release_frames, write_frames
+from insvie_lightning.weights.deliverable import read_settings
+
+
+@dataclass(frozen=True, slots=True)
+class EditOptions:
+    """How a video is edited; None takes the editor's own value.
+
+    The released script is `frame_rule="release", resize="cover", fps=7`.
+
+    Attributes:
+        frame_rule: `keep` gives every frame back; `release` the first 8k + 1, at most 49 (`video.release_frames`).
+        resize: `pad`, `aspect`, `stretch` or `cover`; all but `cover` give the video back at its own size.
+        size: Height and width that the network works at, multiples of 16; None is the size that the base was made for.
+        fps: Frame rate of the result; None keeps the source's, uneven times too.
+        max_frames: Longer videos are edited in overlapping windows of the largest 4k + 1 up to so many frames; None is
+            the length that the base was made for.
+        overlap: Frames by which windows overlap and fade into one another, at most half a window; None is a sixth.
+        guidance: Scales of sampling.
+        num_inference_steps: Sampler steps.
+        seed: Of the noise. All windows and all videos of one shape start from the same noise, which keeps them alike.
+    """
+
+    frame_rule: Literal["keep", "release"] = "keep"
+    resize: EditResize = "pad"
+    size: tuple[int, int] | None = None
+    fps: float | None = None
+    max_frames: int | None = None
+    overlap: int | None = None
+    guidance: Guidance | None = None
+    num_inference_steps: int | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is not legal."""
+        if self.size and any(side <= 0 or side % SIDE_MULTIPLE for side in self.size):
+            near = tuple(nearest_side(side) for side in self.size)
+            raise InputError(
+                f"size {self.size}: height and width are multiples of {SIDE_MULTIPLE}; did you mean {near}?"
+            )
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise InputError(f"fps {self.fps}: legal are rates above 0 and up to 1000")
+        for name in ("max_frames", "num_inference_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} {value}: legal are 1 and more")
+
+    def windows(self, frames: int) -> tuple[int, int]:
+        """Length and overlap of the windows of a base made for `frames` frames.
+
+        Raises:
+            InputError: The overlap is longer than half a window.
+        """
+        length = ((self.max_frames or frames) - 1) // 4 * 4 + 1
+        overlap = length // 6 if self.overlap is None else self.overlap
+        if not 0 <= overlap <= length // 2:
+            raise InputError(f"overlap {overlap}: legal are 0 to {length // 2}, half a window of {length} frames")
+        return length, overlap
+
+
+class Editor:
+    """A trained editor, ready to edit.
+
+    Args:
+        model: A LightningModule with weights, `edit_batch(EditBatch) -> B F 3 H W in [-1, 1]` and `working_shape`, the
+            frames, height and width that it was made for.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: Path | str,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        low_memory: bool = False,
+        **settings: Any,
+    ) -> "Editor":
+        """Load a trained editor of any class from the `weights` folder of a run.
+
+        Args:
+            folder: The deliverable; it names the editor's class.
+            device: As in `place`.
+            dtype: As in `place`.
+            low_memory: As in `place`.
+            settings: Override the settings that the editor was trained with, as `sampler="ddim"`.
+
+        Raises:
+            InputError: The folder is no deliverable, or of an editor that is not registered.
+        """
+        device = torch.device(device or default_device())
+        dtype = dtype or default_dtype(device)
+        kind: Any = _editor_class(read_settings(Path(folder)).get("editor", "InsViE"), str(folder))
+        return cls.place(kind.from_pretrained(folder, dtype=dtype, **settings), device, dtype, low_memory)
+
+    @classmethod
+    def place(
+        cls,
+        model: LightningModule,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        low_memory: bool = False,
+    ) -> "Editor":
+        """Put a model with weights where it edits.
+
+        Args:
+            model: See `Editor`.
+            device: None is the first GPU, else the CPU.
+            dtype: Of all weights; None is bfloat16 on a GPU, float32 elsewhere.
+            low_memory: Keep on the device only the network at work, and let the autoencoder work in tiles.
+        """
+        device = torch.device(device or default_device())
+        model = model.eval().to(dtype=dtype or default_dtype(device))
+        if low_memory:
+            save_memory(model, device)
+        else:
+            model.to(device)
+        return cls(model)
+
+    def edit(self, clip: Clip, instruction: str, options: EditOptions = EditOptions(), **changes: Any) -> Clip:
+        """Edit a clip.
+
+        Args:
+            clip: Any length and size.
+            instruction: What to change.
+            options: How.
+            changes: Single options by name, as `seed=3, frame_rule="release"`.
+
+        Raises:
+            InputError: The clip has no frames, the instruction is empty, or an option is not legal.
+        """
+        options = replace(options, **changes)
+        if not len(clip):
+            raise InputError("a clip of 0 frames cannot be edited")
+        edited = list(self._edited(clip.frames, clip.size, instruction, options))
+        return Clip(np.stack(edited), options.fps or clip.fps)
+
+    def edit_file(
+        self,
+        video: Path | str,
+        instruction: str,
+        output: Path | str,
+        options: EditOptions = EditOptions(),
+        **changes: Any,
+    ) -> int:
+        """Edit a video file into an mp4, in the memory of two windows whatever its length; return its frames.
+
+        Args:
+            video: Any length, size and rate.
+            instruction: What to change.
+            output: The mp4; it appears whole or not at all, and holds `lineage` as its comment.
+            options: How.
+            changes: Single options by name.
+
+        Raises:
+            InputError: As `edit`, or the video cannot be read.
+        """
+        options = replace(options, **changes)
+        with open_video(video) as source:
+            keeps_times = options.fps is None and options.frame_rule == "keep"
+            return write_frames(
+                output,
+                self._edited(source.frames, source.size, instruction, options),
+                options.fps or source.fps,
+                seconds=uneven_seconds(video) if keeps_times else None,
+                comment=self.lineage(video, instruction, options),
+            )
+
+    def lineage(self, video: Path | str, instruction: str, options: EditOptions) -> str:
+        """What makes an edit, as JSON: the video's name, the instruction and every option as it is used."""
+        used = {name: value for name, value in asdict(options).items() if value is not None}
+        for name in ("guidance", "num_inference_steps", "seed"):
+            value = getattr(self.model, name, None)
+            used.setdefault(name, asdict(value) if is_dataclass(value) else value)  # type: ignore[arg-type]
+        named = {"editor": type(self.model).__name__, "video": Path(video).name, "instruction": instruction}
+        return json.dumps({**named, **used}, sort_keys=True, default=str)
+
+    def edit_batch(self, batch: EditBatch) -> Tensor:
+        """Edit a batch of sources B F 3 H W of any length and size; B F 3 H W in [-1, 1].
+
+        Sources of the network's own multiples go through it as one batch, others one by one as in `edit`.
+        """
+        if batch.source is None:
+            return self.model.edit_batch(batch)
+        _, frames, _, height, width = batch.source.shape
+        if frames == legal_frames(frames) and not (height % SIDE_MULTIPLE or width % SIDE_MULTIPLE):
+            return self.model.edit_batch(batch)
+        clips = [
+            np.stack(list(self._edited(source.cpu().numpy(), (height, width), instruction, EditOptions(), key)))
+            for source, instruction, key in zip(batch.source, batch.instructions, batch.keys, strict=True)
+        ]
+        return to_device_pixels(torch.from_numpy(np.stack(clips)).to(self.model.device))
+
+    def _edited(
+        self,
+        frames: Iterable[np.ndarray],
+        size: tuple[int, int],
+        instruction: str,
+        options: EditOptions,
+        key: str = "",
+    ) -> Iterator[np.ndarray]:
+        if not instruction.strip():
+            raise InputError("the instruction is empty; say what to change, e.g. 'turn the car into a tuk-tuk'")
+        base_frames, *base_size = self.model.working_shape
+        framing = frame_clip(size, options.size or (base_size[0], base_size[1]), options.resize)
+
+        def edit_window(window: np.ndarray) -> np.ndarray:
+            clip = Clip(framing.fit(window), 1.0)
+            padded = torch.from_numpy(pad_frames(clip, legal_frames(len(clip))).frames)[None]
+            batch = EditBatch((key,), (instruction,), source=padded.to(self.model.device))
+            return framing.restore(to_uint8(self.model.edit_batch(batch)[0]).cpu().numpy()[: len(clip)])
+
+        settings = {name: getattr(options, name) for name in ("guidance", "num_inference_steps", "seed")}
+        with _set_for_now(self.model, settings):
+            if options.frame_rule == "release":
+                first = list(islice(frames, 53))
+                seen, kept = release_frames(len(first))
+                yield from edit_window(np.stack(first[:seen]))[:kept]
+            else:
+                yield from edit_in_windows(edit_window, frames, *options.windows(base_frames))
+
+
+def default_device() -> str:
+    """The first GPU, else the CPU."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def default_dtype(device: torch.device) -> torch.dtype:
+    """Half precision on a GPU, where T5-XXL would take 19 GB without; float32 elsewhere."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+def _editor_class(name: str, folder: str) -> type:
+    import_module("insvie_lightning.editors")
+    if name not in (known := _editors()):
+        load_plugins()
+        known = _editors()
+    if name not in known:
+        raise InputError(
+            f"{folder} is of the editor {name!r}, which is not registered; known are {', '.join(known)}"
+            f"{nearest(name, known)}"
+        )
+    return known[name]
+
+
+def _editors() -> dict[str, type]:
+    return {name: kind for name, kind in available(LightningModule).items() if hasattr(kind, "edit_batch")}
+
+
+@contextmanager
+def _set_for_now(model: Any, settings: dict[str, Any]) -> Iterator[None]:
+    given = {name: value for name, value in settings.items() if value is not None}
+    before = {name: getattr(model, name) for name in given}
+    try:
+        for name, value in given.items():
+            setattr(model, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(model, name, value)
