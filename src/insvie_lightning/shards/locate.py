@@ -146,8 +146,8 @@ def locate(
         _list(connection, root)
         for side in ("source", "edited"):
             connection.execute(_FOUND.format(side=side))
-        result = connection.execute(_LOCATED.format(columns=columns), names)
-        return map_rows(result.fetch_record_batch(_ROWS_AT_ONCE)).cast(pa.schema(COLUMNS))
+        connection.execute(_LOCATED.format(columns=columns), names)
+        return map_rows(connection.to_arrow_reader(_ROWS_AT_ONCE)).cast(pa.schema(COLUMNS))
 
 
 def _entries(rows: Iterator[Entry], origin: Origin | None) -> Iterator[pa.RecordBatch]:

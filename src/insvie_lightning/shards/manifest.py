@@ -70,7 +70,7 @@ class Manifest:
                 connection.execute(f"SET {setting}")
             connection.execute("SET lock_configuration = true")
             try:
-                return map_rows(connection.sql(sql).fetch_record_batch(_ROWS_AT_ONCE))
+                return map_rows(connection.sql(sql).to_arrow_reader(_ROWS_AT_ONCE))
             except duckdb.BinderException as error:
                 unknown = re.search(r'(?:Referenced column|column named) "([^"]+)"', str(error))
                 raise self._unknown(unknown[1]) if unknown else _illegal(where, error) from None
