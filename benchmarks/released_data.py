@@ -83,7 +83,7 @@ def open_curriculum(folder: Path) -> Callable[[int], bytes]:
 
 def measure(way: str, folder: Path, rows: int) -> None:
     """Run one way in this process; print its seconds, megabytes and reads a second."""
-    import insvie_data_modules
+    import insvie_data_modules  # noqa: F401
     import insvie_lightning.shards.index  # noqa: F401
 
     before, start = _peak_megabytes(), time.perf_counter()
@@ -125,7 +125,9 @@ def main() -> None:
         measure(args.way, args.keep, args.rows)
         return
     versions = ", ".join(f"{name} {version(name)}" for name in ("duckdb", "pyarrow"))
-    print(f"{date.today()}, {platform.processor() or platform.machine()}, Python {platform.python_version()}, {versions}")
+    print(
+        f"{date.today()}, {platform.processor() or platform.machine()}, Python {platform.python_version()}, {versions}"
+    )
     for rows in (args.rows // 10, args.rows):
         with tempfile.TemporaryDirectory() as temporary:
             folder = (args.keep or Path(temporary)) / str(rows)

@@ -83,7 +83,7 @@ def stack(samples: Sequence[Sample], position: Position | None = None) -> EditBa
         origins=tuple(sample.origin for sample in samples),
         fps=tuple(sample.fps for sample in samples),
         position=position,
-        **{name: torch.stack([sample.tensors[name] for sample in samples]) for name in shapes},  # type: ignore[arg-type]
+        **{name: torch.stack([sample.tensors[name] for sample in samples]) for name in shapes},
     )
 
 

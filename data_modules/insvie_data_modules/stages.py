@@ -79,15 +79,15 @@ def plan_stage(
 def _number_shards(rows: pa.Table) -> np.ndarray:
     """Number the shard of each row, in the order in which the shards first appear."""
     folder, shard = (_codes(rows[name]) for name in ("folder", "shard"))
-    pair = folder * (shard.max(initial=0) + 1) + shard
-    _, first, number = np.unique(pair, return_index=True, return_inverse=True)
-    return first.argsort().argsort()[number]
+    pairs = pa.array(folder * (shard.max(initial=0) + 1) + shard)
+    return pairs.dictionary_encode().indices.to_numpy()
 
 
 def _codes(column: pa.ChunkedArray) -> np.ndarray:
+    """Number the values of a column of text in the order in which they first appear."""
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
     chunks = [chunk.indices.to_numpy() for chunk in encoded.unify_dictionaries().chunks]
-    return np.concatenate([np.empty(0, np.int64), *chunks]).astype(np.int64)
+    return np.concatenate([np.empty(0, np.int32), *chunks])
 
 
 class StagedSamples(Dataset[tuple[int, Sample]]):

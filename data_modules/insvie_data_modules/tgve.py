@@ -160,7 +160,9 @@ def read_tgve(folder: Path, instructions: Path | None = None) -> list[TgveEdit]:
         name, caption, *targets = cells
         where = f"{tables[0]}, line {line}"
         if len(targets) < len(EDITS) or not all(targets[: len(EDITS)]):
-            raise InputError(f"{where}: {name!r} has too few captions; needed are the video's own and {len(EDITS)} targets")
+            raise InputError(
+                f"{where}: {name!r} has too few captions; needed are the video's own and {len(EDITS)} targets"
+            )
         if known is not None and name not in known:
             raise InputError(f"{where}: {instructions} has no instructions for {name!r}{nearest(name, known)}")
         video = _find_video(folder, section, name, where)
@@ -195,7 +197,9 @@ def _read_rows(table: Path) -> Iterator[tuple[int, str, list[str]]]:
         if found := re.fullmatch(r"(\w+) videos:?", cells[0], re.IGNORECASE):
             section = found[1]
         elif not section:
-            raise InputError(f"{table}, line {number}: {cells[0]!r} stands before the first row such as 'DAVIS Videos:'")
+            raise InputError(
+                f"{table}, line {number}: {cells[0]!r} stands before the first row such as 'DAVIS Videos:'"
+            )
         else:
             yield number, section, cells + [""] * (2 - len(cells))
 
@@ -209,7 +213,9 @@ def _find_video(folder: Path, section: str, name: str, where: str) -> Path:
         for video in (parent / "480p_videos" / f"{name}.mp4", parent / "480p_frames" / name):
             if video.exists():
                 return video
-    raise InputError(f"{where}: there is no {section}_480p/480p_videos/{name}.mp4 and no 480p_frames/{name} in {folder}")
+    raise InputError(
+        f"{where}: there is no {section}_480p/480p_videos/{name}.mp4 and no 480p_frames/{name} in {folder}"
+    )
 
 
 def _read_frames(folder: Path, fps: float) -> Clip:
@@ -221,7 +227,9 @@ def _read_frames(folder: Path, fps: float) -> Clip:
     except (OSError, UnidentifiedImageError) as error:
         raise InputError(f"{folder} has a frame that cannot be read: {error}") from None
     if len({frame.shape for frame in frames}) != 1:
-        raise InputError(f"{folder} has {len(frames)} frames of {len({f.shape for f in frames})} sizes; needed is one size")
+        raise InputError(
+            f"{folder} has {len(frames)} frames of {len({f.shape for f in frames})} sizes; needed is one size"
+        )
     return Clip(np.stack(frames), fps)
 
 

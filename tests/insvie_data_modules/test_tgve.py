@@ -12,7 +12,10 @@ from insvie_lightning.batch import Clip, EditBatch
 from insvie_lightning.errors import InputError
 from insvie_lightning.video import write_clip
 
-HEADER = "Video name,Our GT caption,Style Change Caption,Object Change Caption,Background Change Caption,Multiple Changes Caption,Source"
+HEADER = (
+    "Video name,Our GT caption,Style Change Caption,Object Change Caption,Background Change Caption,"
+    "Multiple Changes Caption,Source"
+)
 ROWS = [
     "DAVIS Videos:,,,,,,",
     "fish,a fish,a painted fish,a shark,a fish in a pond,a painted shark,x",
@@ -120,11 +123,13 @@ def test_broken_frames_are_named(tgve: Path) -> None:
 
 
 def test_the_published_videos(shared: Path) -> None:
-    data = Tgve(shared / "real" / "tgve", frames=5, size=(32, 48))
-    dataset = data.test_dataloader().dataset
-    names = sorted(path.stem for path in (shared / "real" / "tgve").glob("*/480p_videos/*.mp4"))
-    assert len(dataset) == 4 * len(names) == 40  # type: ignore[arg-type]
-    sample = dataset[4 * 2 + 1]
-    assert (sample.key, sample.instruction) == ("airbrush-painting_object", "Change horse to turtle.")
-    assert sample.edited_caption == "Man airbrush painting a turtle on a wall."
-    assert sample.tensors["source"].shape == (5, 3, 32, 48)
+    folder = shared / "real" / "tgve"
+    edits = read_tgve(folder, folder / "instructions.json")
+    videos = {path for path in folder.glob("*/480p_videos/*.mp4")}
+    assert {edit.video for edit in edits} == videos and len(edits) == 4 * len(videos)
+    sentences = json.loads((folder / "instructions.json").read_text())
+    for number in (1, len(edits) - 1):
+        edit, sample = edits[number], Tgve(folder, frames=5, size=(32, 48)).test_dataloader().dataset[number]
+        assert sample.instruction == sentences[edit.video.stem][f"edit_{edit.edit}"].strip()
+        assert (sample.key, sample.edited_caption) == (f"{edit.video.stem}_{edit.edit}", edit.target_caption)
+        assert sample.tensors["source"].shape == (5, 3, 32, 48)

@@ -116,9 +116,7 @@ def test_a_damaged_member_is_rejected_with_its_reason(videos: Path, tmp_path: Pa
     data[100] ^= 1
     (videos / "edited.zip").write_bytes(data)
     assert convert(table(videos), tmp_path / "dst").samples == 2
-    assert reasons(tmp_path / "dst") == {
-        "a": f"edited clip: {videos / 'edited.zip'}: the member at byte 0 is damaged"
-    }
+    assert reasons(tmp_path / "dst") == {"a": f"edited clip: {videos / 'edited.zip'}: the member at byte 0 is damaged"}
 
 
 def test_too_many_bad_rows_stop_the_job(videos: Path, tmp_path: Path) -> None:

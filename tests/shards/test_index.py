@@ -62,7 +62,7 @@ def test_a_manifest_beside_its_zips_moves_with_them(release: Path, tmp_path: Pat
 def test_plain_files_too(videos: Path) -> None:
     (videos / "train.csv").write_text(ROWS)
     index(videos)
-    record, members = next(iterate_samples(videos))
+    _, members = next(iterate_samples(videos))
     assert members["edited.mp4"] == (videos / "edited" / "a.mp4").read_bytes()
 
 
@@ -72,7 +72,9 @@ def test_missing_videos_are_rejected_and_counted(release: Path) -> None:
     result = index(release)
     assert (result.samples, result.rejected) == (3, {"source clip: no such file": 2})
     assert stats(release).reasons == {"source clip: no such file": 2}
-    with pytest.raises(InputError, match=r"stopped: 2 bad rows are more than 10% of 5; commonest: source clip: no such"):
+    with pytest.raises(
+        InputError, match=r"stopped: 2 bad rows are more than 10% of 5; commonest: source clip: no such"
+    ):
         index(release, max_bad_rate=0.1)
 
 

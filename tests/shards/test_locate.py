@@ -55,7 +55,9 @@ def test_zips_by_pattern_or_name_beside_the_csv(tmp_path: Path) -> None:
 
 def test_rows_of_five_columns_name_their_folder(tmp_path: Path) -> None:
     src = release(tmp_path, "", source={"a.mp4": "a"}, one={"a.mp4": "A1"}, two={"two/a.mp4": "A2"})
-    src.write_text("video,caption,instruction,edited_caption,folder\na.mp4,c,x,d,one\na.mp4,c,y,d,two\na.mp4,c,z,d,three\n")
+    src.write_text(
+        "video,caption,instruction,edited_caption,folder\na.mp4,c,x,d,one\na.mp4,c,y,d,two\na.mp4,c,z,d,three\n"
+    )
     assert contents(src) == [(b"a", b"A1"), (b"a", b"A2"), "edited clip: no such file"]
     first = located(src, origin="pair")[0]
     assert (first["source_caption"], first["edited_caption"], first["origin"]) == ("c", "d", "pair")
@@ -91,7 +93,8 @@ def test_members_written_to_a_pipe_have_their_checksum_behind_them(tmp_path: Pat
 def test_names_that_would_leave_the_folder_if_they_were_extracted(tmp_path: Path) -> None:
     src = release(
         tmp_path, "a.mp4,x\nb.mp4,x\nc.mp4,x\n../up.mp4,x\n/etc/passwd,x\n",
-        source={"/abs/a.mp4": "a", "../b.mp4": "b", "win\\c.mp4": "c"}, edited={"a.mp4": "A", "b.mp4": "B", "c.mp4": "C"},
+        source={"/abs/a.mp4": "a", "../b.mp4": "b", "win\\c.mp4": "c"},
+        edited={"a.mp4": "A", "b.mp4": "B", "c.mp4": "C"},
     )  # fmt: skip
     before = sorted(os.listdir(tmp_path.parent))
     found = contents(src)
@@ -183,7 +186,9 @@ def test_members_that_cannot_be_unpacked(tmp_path: Path, field: str, value: int,
 
 def test_nothing_where_the_videos_should_be(tmp_path: Path) -> None:
     src = release(tmp_path, "a.mp4,x\n", InsViE_source_1={"a.mp4": "a"})
-    with pytest.raises(InputError, match=r"no videos or zips in .*/edited or .*/source; .* has InsViE_source_1\.zip, train"):
+    with pytest.raises(
+        InputError, match=r"no videos or zips in .*/edited or .*/source; .* has InsViE_source_1\.zip, train"
+    ):
         located(src)
 
 

@@ -97,7 +97,9 @@ def _parser() -> argparse.ArgumentParser:
             verb.add_argument("--shard-size", type=int, default=1000, help="rows per shard, default 1000")
         if function in (convert, index):
             for side in ("source", "edited"):
-                text = f"folder of {side} videos, zip or pattern of zips ('{side}*.zip'), beside the CSV, default {side}"
+                text = (
+                    f"folder of {side} videos, zip or pattern of zips ('{side}*.zip'), beside the CSV, default {side}"
+                )
                 verb.add_argument(f"--{side}-dir", default=side, help=text)
             verb.add_argument("--origin", choices=ORIGINS, help="of all samples; by default each name tells")
             verb.add_argument("--dataset", help="name of the data set; by default that of the folder")

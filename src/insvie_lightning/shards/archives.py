@@ -116,7 +116,9 @@ def _batch(folder: Path, rows: list[tuple[Any, ...]]) -> pa.RecordBatch:
     folders = [str(folder)] * len(rows)
     names = [row[0].rpartition("/")[2] for row in rows]
     columns = zip(*rows, strict=True) if rows else [()] * 6
-    arrays = [pa.array(list(values), kind.type) for values, kind in zip([folders, names, *columns], LISTED, strict=True)]
+    arrays = [
+        pa.array(list(values), kind.type) for values, kind in zip([folders, names, *columns], LISTED, strict=True)
+    ]
     return pa.RecordBatch.from_arrays(arrays, schema=LISTED)
 
 

@@ -7,9 +7,9 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from insvie_lightning.batch import Origin
 from insvie_lightning.errors import InputError
@@ -23,8 +23,7 @@ HEADERS = (
 INSTRUCTIONS = "instructions.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One row of a layout, before anything of it is opened.
 
     Attributes:

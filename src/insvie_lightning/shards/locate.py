@@ -18,7 +18,7 @@ from insvie_lightning.shards.layouts import Entry, guess_origin, read_layout
 from insvie_lightning.shards.mapped import map_rows
 from insvie_lightning.shards.record import COLUMNS
 
-_MEMORY = "500MB"
+_MEMORY, _THREADS = "400MB", 2  # every thread needs memory of its own
 _ROWS_AT_ONCE = 16_384
 _ENTRY = pa.schema(
     {
@@ -54,8 +54,10 @@ FROM suffixed
 
 _FOUND = """
 CREATE TABLE {side} AS
-SELECT line, min_by({{'shard': shard, 'offset': "offset", 'size': size}}, shard) AS place, min_by(problem, shard) AS problem,
-    count(DISTINCT (crc, size)) AS contents, string_agg(DISTINCT shard, ' and ') AS shards
+SELECT line, min_by({{'shard': shard, 'offset': "offset", 'size': size}}, shard) AS place,
+    min_by(problem, shard) AS problem,
+    min(crc) != max(crc) OR min(size) != max(size) AS differ,
+    min(shard) || if(min(shard) = max(shard), '', ' and ' || max(shard)) AS shards
 FROM (
     SELECT numbered.line, listed.* FROM numbered JOIN listed
     ON listed.folder = numbered.{side}_folder AND listed.name = numbered.name AND (
@@ -74,10 +76,10 @@ WITH places AS (
         CASE
             WHEN numbered.problem != '' THEN numbered.problem
             WHEN source.line IS NULL THEN 'source clip: no such file' || source_broken.sentence
-            WHEN source.contents > 1 THEN 'source clip: different videos of that name lie in ' || source.shards
+            WHEN source.differ THEN 'source clip: different videos of that name lie in ' || source.shards
             WHEN source.problem != '' THEN 'source clip: ' || source.problem
             WHEN edited.line IS NULL THEN 'edited clip: no such file' || edited_broken.sentence
-            WHEN edited.contents > 1 THEN 'edited clip: different videos of that name lie in ' || edited.shards
+            WHEN edited.differ THEN 'edited clip: different videos of that name lie in ' || edited.shards
             WHEN edited.problem != '' THEN 'edited clip: ' || edited.problem
             ELSE ''
         END AS reason
@@ -120,7 +122,7 @@ def locate(
     """Return the rows of a layout as those of a manifest whose samples lie where they are, in the layout's order.
 
     Zips are not extracted: a member is known by its zip and the byte of its local header. A row with a problem is a
-    rejected sample. The table lies on disk, and the work is done in half a gigabyte however many rows there are.
+    rejected sample. The table lies on disk, and the work is done in about half a gigabyte however many rows there are.
 
     Args:
         src: As in `read_layout`.
@@ -139,7 +141,8 @@ def locate(
     names = {"dataset": dataset or (src if src.is_dir() else src.parent).name, "builder": builder, "table": src.name}
     columns = ", ".join(f'({_VALUES.get(name, name)})::{_sql(kind)} AS "{name}"' for name, kind in COLUMNS.items())
     with tempfile.TemporaryDirectory(prefix="insvie-locate-") as spill, duckdb.connect() as connection:
-        connection.execute(f"SET memory_limit = '{_MEMORY}'")
+        for setting in (f"memory_limit = '{_MEMORY}'", f"threads = {_THREADS}", "preserve_insertion_order = false"):
+            connection.execute(f"SET {setting}")
         connection.execute("SET temp_directory = $spill", {"spill": spill})
         _load(connection, "entries", _ENTRY, entries)
         connection.execute(_NUMBERED)
@@ -171,9 +174,10 @@ def _list(connection: duckdb.DuckDBPyConnection, root: Path) -> None:
     notes = pa.record_batch({"folder": folders, "sentence": sentences})
     _load(connection, "broken", notes.schema, [notes])
     if not connection.sql("SELECT 1 FROM listed LIMIT 1").fetchone() and not any(broken.values()):
-        beside = sorted(path.name for path in Path(folders[0]).parent.iterdir())[:8]
+        base = Path(folders[0]).parent
+        beside = ", ".join(sorted(path.name for path in base.iterdir())[:8])
         raise InputError(
-            f"there are no videos or zips in {' or '.join(folders)}; {Path(folders[0]).parent} has {', '.join(beside)}: "
+            f"there are no videos or zips in {' or '.join(folders)}; {base} has {beside}: "
             "name the right ones by source_dir and edited_dir (a folder, a zip or a pattern such as 'source*.zip')"
         )
 
@@ -192,4 +196,6 @@ def _load(
 
 def _sql(kind: pa.DataType) -> str:
     names = {pa.string(): "VARCHAR", pa.bool_(): "BOOLEAN", pa.int32(): "INTEGER", pa.int64(): "BIGINT"}
-    return {**names, pa.float64(): "DOUBLE"}.get(kind, 'STRUCT("name" VARCHAR, "offset" BIGINT, "size" BIGINT, sha256 VARCHAR)[]')
+    return {**names, pa.float64(): "DOUBLE"}.get(
+        kind, 'STRUCT("name" VARCHAR, "offset" BIGINT, "size" BIGINT, sha256 VARCHAR)[]'
+    )

@@ -63,9 +63,8 @@ class Manifest:
         selected = ", ".join(f'"{name}"' for name in columns) if columns else "*"
         # The newline ends a trailing comment of the clause before the bracket.
         sql = f"SELECT {selected} FROM manifest WHERE ({where}\n)"
-        rows = ds.dataset([str(path) for path in self.files], schema=self.schema, format="parquet")
         with duckdb.connect() as connection:
-            connection.register("manifest", rows.filter(pc.field("accepted")) if accepted_only else rows)
+            connection.register("manifest", self._scan(self._named(where, columns), accepted_only))
             for setting in ("python_enable_replacements = false", "enable_external_access = false"):
                 connection.execute(f"SET {setting}")
             connection.execute("SET lock_configuration = true")
@@ -76,6 +75,19 @@ class Manifest:
                 raise self._unknown(unknown[1]) if unknown else _illegal(where, error) from None
             except duckdb.Error as error:
                 raise _illegal(where, error) from None
+
+    def _named(self, where: str, columns: Sequence[str] | None) -> list[str]:
+        """Return the columns that a query can need: those it returns, and those whose name stands in its clause."""
+        clause = where.lower()
+        every = columns is None or "columns" in clause  # DuckDB's COLUMNS(...) names them by a pattern
+        return [name for name in self.schema.names if every or name in (columns or ()) or name.lower() in clause]
+
+    def _scan(self, columns: list[str], accepted_only: bool) -> pa.RecordBatchReader:
+        # Without reading ahead, which would hold the whole of a large manifest in memory.
+        options = {"batch_size": _ROWS_AT_ONCE, "batch_readahead": 1, "fragment_readahead": 1, "use_threads": False}
+        kept = pc.field("accepted") if accepted_only else None
+        rows = ds.dataset([str(path) for path in self.files], schema=self.schema, format="parquet")
+        return rows.scanner(columns=columns, filter=kept, **options).to_reader()
 
     def _unknown(self, name: str) -> InputError:
         names = self.schema.names

@@ -20,7 +20,7 @@ Item = TypeVar("Item")
 
 
 def track(items: Iterable[Item], what: str, shown: bool = True, count: int | None = None) -> Iterator[Item]:
-    """Yield the items, `count` of them if they cannot tell, while a bar labelled `what` follows, if it is to be shown."""
+    """Yield the items, `count` of them if they cannot tell, while a bar labelled `what` follows, if it is shown."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
         yield from bar.track(items, total=count)
