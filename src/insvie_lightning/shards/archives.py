@@ -6,7 +6,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -47,12 +47,19 @@ def list_videos(folder: Path, root: Path, broken: dict[str, str]) -> Iterator[pa
     """
     plain, zips = _find(folder)
     if plain:
-        yield _batch(folder, [_plain(path, folder, root) for path in plain if path.is_file()])
+        plain = [path for path in plain if path.is_file()]
+        sizes = [path.stat().st_size for path in plain]
+        paths, shards = [_text(path.relative_to(folder)) for path in plain], [_shard(path, root) for path in plain]
+        yield _batch(folder, paths, shards, [0] * len(plain), sizes, [None] * len(plain), [""] * len(plain))
     for path in zips:
         shard = _shard(path, root)
         try:
             with zipfile.ZipFile(path) as archive:
-                yield _batch(folder, [_member(info, shard) for info in archive.infolist() if not info.is_dir()])
+                infos = [info for info in archive.infolist() if not info.is_dir()]
+            # Zips made on Windows may hold backslashes.
+            paths, shards = [info.filename.replace("\\", "/") for info in infos], [shard] * len(infos)
+            offsets, sizes = [info.header_offset for info in infos], [info.compress_size for info in infos]
+            yield _batch(folder, paths, shards, offsets, sizes, [info.CRC for info in infos], map(_problem, infos))
         except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
             broken[path.name] = f"{path.name} is no whole zip ({error}); fetch it again, or join its parts"
 
@@ -99,26 +106,17 @@ def _find(folder: Path) -> tuple[list[Path], list[Path]]:
     return sorted(set(files) - set(zips)) if folder.is_dir() else [], zips
 
 
-def _plain(path: Path, folder: Path, root: Path) -> tuple[Any, ...]:
-    return _text(path.relative_to(folder)), _shard(path, root), 0, path.stat().st_size, None, ""
-
-
-def _member(info: zipfile.ZipInfo, shard: str) -> tuple[Any, ...]:
-    problem = "" if info.compress_type in _METHODS else f"compression method {info.compress_type} of zips is not read"
+def _problem(info: zipfile.ZipInfo) -> str:
     if info.flag_bits & _ENCRYPTED:
-        problem = "encrypted in its zip"
-    # Zips made on Windows may hold backslashes.
-    path = info.filename.replace("\\", "/")
-    return path, shard, info.header_offset, info.compress_size, info.CRC, problem
+        return "encrypted in its zip"
+    return "" if info.compress_type in _METHODS else f"compression method {info.compress_type} of zips is not read"
 
 
-def _batch(folder: Path, rows: list[tuple[Any, ...]]) -> pa.RecordBatch:
-    folders = [str(folder)] * len(rows)
-    names = [row[0].rpartition("/")[2] for row in rows]
-    columns = zip(*rows, strict=True) if rows else [()] * 6
-    arrays = [
-        pa.array(list(values), kind.type) for values, kind in zip([folders, names, *columns], LISTED, strict=True)
-    ]
+def _batch(folder: Path, paths: list[str], *columns: Iterable[Any]) -> pa.RecordBatch:
+    """Make `LISTED` rows of a folder: paths, shards, offsets, sizes, checksums, problems."""
+    names = [path.rpartition("/")[2] for path in paths]
+    values = ([str(folder)] * len(paths), names, paths, *map(list, columns))
+    arrays = [pa.array(column, kind.type) for column, kind in zip(values, LISTED, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=LISTED)
 
 

@@ -136,7 +136,7 @@ def _entry(
 
 
 def _leads_outside(name: str) -> bool:
-    return name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name)
+    return name.startswith(("/", "\\")) or (".." in name and ".." in re.split(r"[/\\]", name))
 
 
 def _read_instructions(path: Path, source_dir: Path, edited_dir: Path) -> Iterator[Entry]:

@@ -18,7 +18,7 @@ from insvie_lightning.shards.layouts import Entry, guess_origin, read_layout
 from insvie_lightning.shards.mapped import map_rows
 from insvie_lightning.shards.record import COLUMNS
 
-_MEMORY, _THREADS = "400MB", 2  # every thread needs memory of its own
+_MEMORY, _THREADS = "600MB", 2  # every thread needs memory of its own
 _ROWS_AT_ONCE = 16_384
 _ENTRY = pa.schema(
     {
@@ -122,7 +122,8 @@ def locate(
     """Return the rows of a layout as those of a manifest whose samples lie where they are, in the layout's order.
 
     Zips are not extracted: a member is known by its zip and the byte of its local header. A row with a problem is a
-    rejected sample. The table lies on disk, and the work is done in about half a gigabyte however many rows there are.
+    rejected sample. The table lies on disk, and the work is done in less than a gigabyte
+    however many rows there are.
 
     Args:
         src: As in `read_layout`.
@@ -140,15 +141,21 @@ def locate(
     entries = _entries(read_layout(src, source_dir, edited_dir), origin)
     names = {"dataset": dataset or (src if src.is_dir() else src.parent).name, "builder": builder, "table": src.name}
     columns = ", ".join(f'({_VALUES.get(name, name)})::{_sql(kind)} AS "{name}"' for name, kind in COLUMNS.items())
-    with tempfile.TemporaryDirectory(prefix="insvie-locate-") as spill, duckdb.connect() as connection:
+    with (
+        tempfile.TemporaryDirectory(prefix="insvie-locate-") as spill,
+        # Tables in a file give their memory back; those of a database in memory do not always.
+        duckdb.connect(f"{spill}/tables.duckdb") as connection,
+    ):
         for setting in (f"memory_limit = '{_MEMORY}'", f"threads = {_THREADS}", "preserve_insertion_order = false"):
             connection.execute(f"SET {setting}")
         connection.execute("SET temp_directory = $spill", {"spill": spill})
         _load(connection, "entries", _ENTRY, entries)
         connection.execute(_NUMBERED)
+        connection.execute("DROP TABLE entries")
         _list(connection, root)
         for side in ("source", "edited"):
             connection.execute(_FOUND.format(side=side))
+        connection.execute("DROP TABLE listed")
         connection.execute(_LOCATED.format(columns=columns), names)
         return map_rows(connection.to_arrow_reader(_ROWS_AT_ONCE)).cast(pa.schema(COLUMNS))
 
