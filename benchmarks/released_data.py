@@ -1,7 +1,7 @@
 """Open a data set in the released layout, a CSV of a million rows with source and edited zips, and read from it.
 
 Command:  python benchmarks/released_data.py [--rows 1000000] [--keep DIR]
-Hardware: any CPU, 600 MB of disk for a million rows; two minutes, most of it spent on writing the zips.
+Hardware: any CPU, 600 MB of disk for a million rows; two to three minutes in all.
 Result:   seconds and peak memory of each way, at a tenth of the rows and at all of them:
             names    the plain way: all rows and the directories of all zips in memory (what a Dataset class does)
             index    `insvie shards index`, once: the manifest beside the CSV
