@@ -55,6 +55,8 @@ class Curriculum(LightningDataModule):
         size: Height and width in pixels.
         resize: `crop` cuts the same random window out of both clips, `cover` scales to cover and cuts the middle,
             `stretch` scales.
+        scale_small: Scale both clips of a sample that is too small for the window of `crop`, such as the square ones
+            of the release, until they cover it; False counts the sample as bad.
         pad_short: Repeat the last frame of a clip that is shorter than `frames`; otherwise it counts as bad.
         num_workers: Worker processes.
         seed: Seed of the order and of the crops.
@@ -75,6 +77,7 @@ class Curriculum(LightningDataModule):
         size: tuple[int, int] = (480, 720),
         resize: Resize = "crop",
         pad_short: bool = False,
+        scale_small: bool = True,
         num_workers: int = 0,
         seed: int = 0,
         real_includes_pairs: bool = True,
@@ -87,7 +90,7 @@ class Curriculum(LightningDataModule):
         self.shards = shards
         self.stages = stages or [Stage("all", steps=20_000)]
         self.batch_size = batch_size
-        self.form = Form(frames, size, resize, pad_short)
+        self.form = Form(frames, size, resize, pad_short, scale_small)
         self.num_workers = num_workers
         self.seed = seed
         self.real_includes_pairs = real_includes_pairs
@@ -152,6 +155,7 @@ class Curriculum(LightningDataModule):
             size=form.size,
             resize=form.resize,
             pad_short=form.pad_short,
+            scale_small=form.scale_small,
             limit=self.val_samples,
             num_workers=self.num_workers,
         ).val_dataloader()

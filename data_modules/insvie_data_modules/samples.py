@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from insvie_lightning.batch import Clip, EditBatch, Position
 from insvie_lightning.errors import InputError
 from insvie_lightning.shards.manifest import open_manifest
-from insvie_lightning.shards.read import decode_triplet, read_member
+from insvie_lightning.shards.read import decode_triplet, read_member, shard_of
 from insvie_lightning.video import Resize, fit_clip, pad_frames, sample_frames
 
 Folders = Sequence[str | Path] | str | Path  # jsonargparse takes the first that fits, and a list as text fits str
@@ -25,7 +25,8 @@ LATENTS = "latents.safetensors"
 Place = tuple[float, float, float]
 """Where a window lies in the slack of a clip, in time, down and across: 0 at the start, 1 at the end."""
 CENTRE: Place = (0.0, 0.5, 0.5)
-COLUMNS = ["key", "shard", "origin", "instruction", "fps", "members"]
+CAPTIONS = ("source_caption", "edited_caption")
+COLUMNS = ["key", "shard", "source_shard", "origin", "instruction", *CAPTIONS, "fps", "members"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,14 @@ class Form:
         size: Height and width in pixels.
         resize: `crop` cuts a window, `cover` scales to cover and cuts the middle, `stretch` scales each axis.
         pad_short: Repeat the last frame of a clip that is shorter than `frames`, instead of refusing it.
+        scale_small: Scale a clip that is too small to be cropped until it covers the size, instead of refusing it.
     """
 
     frames: int | None
     size: tuple[int, int] | None
     resize: Resize
     pad_short: bool = False
+    scale_small: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,8 @@ class Sample:
     origin: str
     fps: float
     tensors: dict[str, torch.Tensor]
+    source_caption: str = ""
+    edited_caption: str = ""
 
 
 def stack(samples: Sequence[Sample], position: Position | None = None) -> EditBatch:
@@ -73,21 +78,25 @@ def stack(samples: Sequence[Sample], position: Position | None = None) -> EditBa
     return EditBatch(
         keys=tuple(sample.key for sample in samples),
         instructions=tuple(sample.instruction for sample in samples),
+        source_captions=tuple(sample.source_caption for sample in samples),
+        edited_captions=tuple(sample.edited_caption for sample in samples),
         origins=tuple(sample.origin for sample in samples),
         fps=tuple(sample.fps for sample in samples),
         position=position,
-        **{name: torch.stack([sample.tensors[name] for sample in samples]) for name in shapes},  # type: ignore[arg-type]
+        **{name: torch.stack([sample.tensors[name] for sample in samples]) for name in shapes},
     )
 
 
 def load_rows(folders: Folders, where: str = "true") -> pa.Table:
     """The accepted samples of shard folders that a WHERE clause selects, folder by folder in the manifest's order.
 
+    The rows lie on disk, so that a million of them open in the memory of one.
+
     Raises:
         InputError: A folder is missing, or the clause is not legal.
     """
     listed = [folders] if isinstance(folders, str | Path) else folders
-    return pa.concat_tables([_load_folder(Path(folder), where) for folder in listed]).combine_chunks()
+    return pa.concat_tables([_load_folder(Path(folder), where) for folder in listed])
 
 
 def _load_folder(folder: Path, where: str) -> pa.Table:
@@ -97,7 +106,8 @@ def _load_folder(folder: Path, where: str) -> pa.Table:
             "or name another one with --data.shards DIR"
         )
     table = open_manifest(folder).query(where=where, columns=COLUMNS, accepted_only=True)
-    return table.append_column("folder", pa.array([str(folder)] * len(table), pa.string()))
+    once = pa.DictionaryArray.from_arrays(np.zeros(len(table), np.int32), [str(folder)])
+    return table.append_column("folder", once)
 
 
 def read_sample(row: dict[str, Any], form: Form, place: Place = CENTRE) -> Sample:
@@ -106,9 +116,9 @@ def read_sample(row: dict[str, Any], form: Form, place: Place = CENTRE) -> Sampl
     Raises:
         InputError: The sample is broken, too short or too small.
     """
-    shard = Path(row["folder"]) / row["shard"]
+    folder, fps = Path(row["folder"]), row["fps"]
     members = {
-        member["name"]: read_member(shard, member["offset"], member["size"])
+        member["name"]: read_member(folder / shard_of(row, member["name"]), member["offset"], member["size"])
         for member in row["members"]
         if member["name"] != "json"
     }
@@ -122,9 +132,11 @@ def read_sample(row: dict[str, Any], form: Form, place: Place = CENTRE) -> Sampl
             raise InputError(f"source and edited clip differ in shape F 3 H W: {shapes}")
         clips = {"source": triplet.source, "edited": triplet.edited}
         tensors = {side: to_tensor(fit(clip, form, place)) for side, clip in clips.items()}
+        fps = fps or triplet.source.fps
     else:
         raise InputError(f"has members {', '.join(members)}; needed are source.mp4 and edited.mp4, or {LATENTS}")
-    return Sample(row["key"], row["instruction"], row["origin"], row["fps"], tensors)
+    captions = {name: row[name] or "" for name in CAPTIONS}
+    return Sample(row["key"], row["instruction"], row["origin"], fps, tensors, **captions)
 
 
 def _read_latents(data: bytes) -> dict[str, torch.Tensor]:
@@ -145,9 +157,10 @@ def fit(clip: Clip, form: Form, place: Place = CENTRE) -> Clip:
     if form.frames:
         clip = sample_frames(pad_frames(clip, form.frames) if form.pad_short else clip, form.frames, start)
     if form.size:
-        clip = fit_clip(
-            clip, form.size, form.resize, (position[0], position[1]) if form.resize == "crop" else (0.5, 0.5)
-        )
+        down, across = position if form.resize == "crop" else (0.5, 0.5)
+        too_small = clip.size[0] < form.size[0] or clip.size[1] < form.size[1]
+        resize = "cover" if form.resize == "crop" and form.scale_small and too_small else form.resize
+        clip = fit_clip(clip, form.size, resize, (down, across))
     return clip
 
 
@@ -177,4 +190,4 @@ class RowSamples(Dataset[Sample]):
         try:
             return read_sample(row, self.form)
         except InputError as error:
-            raise InputError(f"sample {row['key']!r} of {row['folder']}/{row['shard']}: {error}") from error
+            raise InputError(f"sample {row['key']!r} of {Path(row['folder']) / row['shard']}: {error}") from error

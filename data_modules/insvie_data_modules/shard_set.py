@@ -22,6 +22,7 @@ class ShardSet(LightningDataModule):
         size: Height and width in pixels; None keeps each clip's own.
         resize: `cover` scales to cover and cuts the middle, `crop` cuts the middle, `stretch` scales.
         pad_short: Repeat the last frame of a clip that is shorter than `frames`.
+        scale_small: Scale both clips of a sample that is too small for the window of `crop` until they cover it.
         limit: At most so many samples, the first ones.
         where: WHERE clause over the manifest.
         num_workers: Worker processes.
@@ -35,6 +36,7 @@ class ShardSet(LightningDataModule):
         size: tuple[int, int] | None = None,
         resize: Resize = "cover",
         pad_short: bool = False,
+        scale_small: bool = False,
         limit: int | None = None,
         where: str = "true",
         num_workers: int = 0,
@@ -42,7 +44,7 @@ class ShardSet(LightningDataModule):
         super().__init__()
         self.shards = shards
         self.batch_size = batch_size
-        self.form = Form(frames, size, resize, pad_short)
+        self.form = Form(frames, size, resize, pad_short, scale_small)
         self.limit = limit
         self.where = where
         self.num_workers = num_workers

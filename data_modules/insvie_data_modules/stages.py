@@ -14,10 +14,12 @@ import pyarrow.compute as pc
 from torch.utils.data import Dataset, DistributedSampler
 
 from insvie_data_modules.samples import Folders, Form, Sample, load_rows, read_sample, stack
-from insvie_lightning.batch import EditBatch, Position
+from insvie_lightning.batch import ORIGINS, EditBatch, Position
 from insvie_lightning.errors import InputError
 from insvie_lightning.quarantine import Quarantine
 from insvie_lightning.shards.order import Ratio, Stream, StreamOrder, generator, interleave
+
+_KEYS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +58,36 @@ def plan_stage(
     """
     ratio = None if static_to_real is None else Ratio.parse(static_to_real)
     rows = load_rows(folders, where)
-    origin = rows["origin"].to_numpy()
-    counts = {kind: int((origin == kind).sum()) for kind in ("real", "pair", "static")}
-    real = np.isin(origin, ["real", "pair"] if real_includes_pairs else ["real"])
-    masks: dict[Stream, np.ndarray] = {"all": np.ones(len(rows), bool), "static": origin == "static", "real": real}
+    is_origin = {kind: pc.equal(rows["origin"], kind).to_numpy() for kind in ORIGINS}
+    real = is_origin["real"] | is_origin["pair"] if real_includes_pairs else is_origin["real"]
+    masks: dict[Stream, np.ndarray] = {"all": np.ones(len(rows), bool), "static": is_origin["static"], "real": real}
     needed: list[Stream] = ["all"] if ratio is None else [s for s in ("static", "real") if getattr(ratio, s)]
     if any(not masks[stream].any() for stream in needed):
-        found = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        found = ", ".join(f"{is_origin[kind].sum()} {kind}" for kind in ORIGINS)
         raise InputError(
             f"stage {name!r} needs {'samples' if ratio is None else f'static:real = {ratio}'}, but in {folders} the "
             f"clause `{where}` selects {found}; loosen it, or change static_to_real"
         )
-    shards = pc.binary_join_element_wise(rows["folder"], rows["shard"], "/").combine_chunks().dictionary_encode()
-    shard_of_row = shards.indices.to_numpy()
+    shard_of_row = _number_shards(rows)
     streams: dict[Stream, tuple[np.ndarray, StreamOrder]] = {}
     for stream in needed:
         chosen = np.flatnonzero(masks[stream])
         streams[stream] = chosen, StreamOrder(shard_of_row[chosen], seed, f"{name}/{stream}", pool_shards)
     return PlannedStage(name, batches, ratio, rows, streams)
+
+
+def _number_shards(rows: pa.Table) -> np.ndarray:
+    """Number the shard of each row, in the order in which the shards first appear."""
+    folder, shard = (_codes(rows[name]) for name in ("folder", "shard"))
+    pairs = pa.array(folder * (shard.max(initial=0) + 1) + shard)
+    return pairs.dictionary_encode().indices.to_numpy()
+
+
+def _codes(column: pa.ChunkedArray) -> np.ndarray:
+    """Number the values of a column of text in the order in which they first appear."""
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    chunks = [chunk.indices.to_numpy() for chunk in encoded.unify_dictionaries().chunks]
+    return np.concatenate([np.empty(0, np.int32), *chunks])
 
 
 class StagedSamples(Dataset[tuple[int, Sample]]):
@@ -140,8 +154,10 @@ class StagedSamples(Dataset[tuple[int, Sample]]):
         for start, stage in zip(self._starts, self.stages, strict=False):
             digest.update(f"\n{start} {stage.name} {stage.ratio} {self.seed}\n".encode())
             for chosen, order in stage.streams.values():
-                first_epoch = chosen[[order[index] for index in range(len(order))]]
-                digest.update("\n".join(stage.rows["key"].take(first_epoch).to_pylist()).encode())
+                for first in range(0, len(order), _KEYS_AT_ONCE):
+                    numbers = [order[index] for index in range(first, min(first + _KEYS_AT_ONCE, len(order)))]
+                    keys = stage.rows["key"].take(chosen[numbers]).to_pylist()
+                    digest.update(("\n" if first else "").encode() + "\n".join(keys).encode())
         return digest.hexdigest()
 
     def _stage_of(self, number: int) -> int:

@@ -38,6 +38,18 @@ def test_convert(tmp_path: Path, clip: Clip, capsys: Output) -> None:
     ]
 
 
+def test_index(tmp_path: Path, clip: Clip, capsys: Output) -> None:
+    for folder in ("source", "after"):
+        write_clip(tmp_path / folder / "a.mp4", clip)
+    (tmp_path / "train.csv").write_text("video,instruct\na.mp4,make it red\n")
+    assert main(["index", str(tmp_path / "train.csv"), "--edited-dir", "after", "--origin", "pair"]) == 0
+    assert capsys.readouterr().out == f"1 samples in {tmp_path}, 0 rows rejected\n"
+    assert main(["index", str(tmp_path), str(tmp_path / "dst"), "--edited-dir", "after"]) == 0
+    assert [path.name for path in (tmp_path / "dst").iterdir()] == ["shard-000000.parquet"]
+    assert main(["stats", str(tmp_path)]) == 0
+    assert "pair" in capsys.readouterr().out
+
+
 def test_verify(dataset: Path, capsys: Output) -> None:
     assert main(["verify", str(dataset)]) == 0
     assert capsys.readouterr().out == "3 samples in 1 shards checked: no problem\n"
@@ -76,7 +88,7 @@ def test_usage_errors_exit_with_2(arguments: list[str], capsys: Output) -> None:
     assert "usage: insvie shards" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", ["convert", "verify", "stats", "select", "compact"])
+@pytest.mark.parametrize("verb", ["convert", "index", "verify", "stats", "select", "compact"])
 def test_help(verb: str, capsys: Output) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([verb, "--help"])

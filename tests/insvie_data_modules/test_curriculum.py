@@ -1,6 +1,7 @@
 """The curriculum: ratio, order over ranks and workers, stages, resume, bad samples."""
 
 import json
+import zipfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ from insvie_data_modules.curriculum import Curriculum, Stage
 from insvie_data_modules.stages import RankSampler
 from insvie_lightning.batch import EditBatch, Position, Triplet
 from insvie_lightning.errors import InputError
+from insvie_lightning.shards.index import index
+from insvie_lightning.video import encode_clip
 
 
 def curriculum(shards: Path | list[Path], *stages: Stage, **options: Any) -> Curriculum:
@@ -298,3 +301,28 @@ def _pretend_ranks(world: int) -> Any:
         default_root_dir = "."
 
     return Pretend()
+
+
+def test_a_run_reads_published_zips_where_they_lie(tmp_path: Path, make_clip: Callable[..., Any]) -> None:
+    names = [f"{'pexel-static-' if number % 3 else 'openvid'}{number}.mp4" for number in range(9)]
+    (tmp_path / "train.csv").write_text("video,instruct\n" + "".join(f"{name},invert it\n" for name in names))
+    data = encode_clip(make_clip(), lossless=True)
+    for side in ("source", "edited"):
+        with zipfile.ZipFile(tmp_path / f"{side}.zip", "w") as archive:
+            for name in names:
+                archive.writestr(name, data)
+    archive_path = tmp_path / "edited.zip"
+    content = bytearray(archive_path.read_bytes())
+    content[100] ^= 1  # in the first member
+    archive_path.write_bytes(content)
+    index(tmp_path)
+    stage = Stage("s", 6, static_to_real="2:1")
+    drawn = curriculum(tmp_path, stage, batch_size=3, max_bad_rate=0.5)
+    model = fit(drawn, tmp_path / "run", Recorder())
+    assert len(model.seen) == 6
+    origins = [sum("static" in key for key in keys) for _, keys, _ in model.seen]
+    assert origins == [2] * 6
+    bad = [json.loads(line) for line in (tmp_path / "run" / "quarantine-rank0.jsonl").read_text().splitlines()]
+    assert [line["key"] for line in bad] == ["openvid0"]
+    assert bad[0]["reason"] == f"{archive_path}: the member at byte 0 is damaged"
+    assert "openvid0" not in {key for _, keys, _ in model.seen for key in keys}

@@ -1,5 +1,6 @@
 """Rows to samples of one shape."""
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import torch
 from insvie_data_modules.samples import Form, RowSamples, Sample, fit, load_rows, stack
 from insvie_lightning.batch import Clip
 from insvie_lightning.errors import InputError
+from insvie_lightning.shards.index import index
 from insvie_lightning.shards.write import ShardWriter
+from insvie_lightning.video import encode_clip
 
 
 def test_a_place_says_where_the_window_lies(make_clip: Callable[..., Clip]) -> None:
@@ -18,6 +21,52 @@ def test_a_place_says_where_the_window_lies(make_clip: Callable[..., Clip]) -> N
     assert corner.tolist() == [[16, 0, 1], [16, 0, 2], [16, 0, 3], [16, 0, 4]]
     middle = fit(clip, Form(5, (32, 32), "cover"), place=(1.0, 1.0, 1.0)).frames[0, 1, 0]
     assert abs(int(middle[0]) - 8) <= 1  # only `crop` moves its window
+
+
+@pytest.mark.parametrize("size", [(24, 24), (40, 40), (64, 20)])
+def test_square_and_small_clips_stay_aligned(make_clip: Callable[..., Clip], size: tuple[int, int]) -> None:
+    source = make_clip(frames=2, size=size)
+    edited = Clip(255 - source.frames, source.fps)
+    form, place = Form(2, (32, 48), "crop", scale_small=True), (0.0, 0.9, 0.2)
+    pair = [fit(clip, form, place).frames.astype(int) for clip in (source, edited)]
+    assert pair[0].shape == (2, 3, 32, 48)
+    assert abs(pair[0] + pair[1] - 255).max() <= 1
+    rows, columns = pair[0][0, 0, :, 0], pair[0][0, 1, 0]
+    scale = max(32 / size[0], 48 / size[1])
+    assert abs((columns[-1] - columns[0]) - 47 / scale) <= 2  # scaled alike along both axes
+    assert abs((rows[-1] - rows[0]) - 31 / scale) <= 2
+    assert abs(rows[0] - 0.9 * (size[0] - 32 / scale)) <= 2  # the window lies where its place says
+    with pytest.raises(InputError, match="cannot be cropped to 32x48"):
+        fit(source, Form(2, (32, 48), "crop"), place)
+
+
+def test_clips_as_long_as_asked_are_not_padded(make_clip: Callable[..., Clip]) -> None:
+    clip = make_clip(frames=25, size=(4, 4))
+    assert fit(clip, Form(25, None, "crop")).frames[:, 2, 0, 0].tolist() == list(range(25))
+    with pytest.raises(InputError, match="25 frames is too short to take 49"):
+        fit(clip, Form(49, None, "crop"))
+    padded = fit(clip, Form(49, None, "crop", pad_short=True)).frames[:, 2, 0, 0].tolist()
+    assert padded == [*range(25), *[24] * 24]
+
+
+def test_published_zips_are_read_in_place(tmp_path: Path, make_clip: Callable[..., Clip]) -> None:
+    (tmp_path / "train.csv").write_text(
+        "video,source_caption,instruction\npexel-static-a.mp4,a ramp,invert it\nb.mp4,,x\n"
+    )
+    clip = make_clip()
+    for side, made in (("source", clip), ("edited", Clip(255 - clip.frames, clip.fps))):
+        with zipfile.ZipFile(tmp_path / f"{side}.zip", "w") as archive:
+            archive.writestr("pexel-static-a.mp4", encode_clip(made, lossless=True))
+            archive.writestr("b.mp4", b"no video")
+    index(tmp_path)
+    samples = RowSamples(load_rows(tmp_path), Form(None, None, "cover"))
+    found = samples[0]
+    assert torch.equal(found.tensors["source"], torch.from_numpy(clip.frames))
+    assert torch.equal(found.tensors["edited"], torch.from_numpy(255 - clip.frames))
+    assert (found.origin, found.fps, found.instruction) == ("static", 8.0, "invert it")
+    assert stack([found]).source_captions == ("a ramp",) and stack([found]).edited_captions == ("",)
+    with pytest.raises(InputError, match=r"sample 'b' of .*/edited\.zip: source clip of 'b': no readable video"):
+        samples[1]
 
 
 def test_a_clip_without_a_form_stays_as_it_is(make_clip: Callable[..., Clip]) -> None:
@@ -29,6 +78,16 @@ def test_rows_of_folders_come_one_after_the_other(shards: Path, latents: Path) -
     rows = load_rows([latents, shards])
     assert len(rows) == 72 and rows["folder"].to_pylist() == [str(latents)] * 36 + [str(shards)] * 36
     assert len(load_rows(str(shards), "judge < 3")) == 3
+
+
+def test_rows_lie_on_disk(shards: Path, latents: Path) -> None:
+    lines = [line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines() if "insvie-rows-" in line]
+    before = set(lines)
+    rows = load_rows([latents, shards])
+    lines = [line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines() if "insvie-rows-" in line]
+    spans = [[int(end, 16) for end in line.split("-")] for line in set(lines) - before]
+    texts = [chunk.buffers()[2].address for chunk in rows["instruction"].chunks]
+    assert len(texts) == 2 and all(any(first <= at < last for first, last in spans) for at in texts)
 
 
 def test_pixels_and_latents_cannot_share_a_batch(shards: Path, latents: Path) -> None:

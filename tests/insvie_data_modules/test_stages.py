@@ -1,12 +1,15 @@
 """What each rank draws, and what the order depends on."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from insvie_data_modules.samples import Form
-from insvie_data_modules.stages import RankSampler, StagedSamples, plan_stage
+from insvie_data_modules import stages
+from insvie_data_modules.samples import Form, load_rows
+from insvie_data_modules.stages import RankSampler, StagedSamples, _number_shards, plan_stage
 from insvie_lightning.errors import InputError
 from insvie_lightning.quarantine import Quarantine
 
@@ -28,6 +31,23 @@ def test_ranks_take_turns_and_start_where_they_stopped(latents: Path) -> None:
     assert len(resumed) == 5
     assert list(resumed) == [13, 17]
     assert list(resumed) == [1, 5, 9, 13, 17]  # the next epoch is whole
+
+
+def test_shards_are_numbered_as_they_appear(shards: Path, latents: Path) -> None:
+    rows = staged(latents).stages[0].rows
+    both = pa.concat_tables([load_rows([latents, shards]), rows])
+    names = [f"{row['folder']}/{row['shard']}" for row in both.select(["folder", "shard"]).to_pylist()]
+    assert len(set(names)) == 16
+    assert _number_shards(both).tolist() == [list(dict.fromkeys(names)).index(name) for name in names]
+
+
+def test_the_fingerprint_is_of_all_keys_in_their_order(latents: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = staged(latents)
+    chosen, order = dataset.stages[0].streams["all"]
+    keys = dataset.stages[0].rows["key"].to_pylist()
+    text = "\n0 s None 0\n" + "\n".join(keys[chosen[order[index]]] for index in range(36))
+    monkeypatch.setattr(stages, "_KEYS_AT_ONCE", 7)
+    assert dataset.fingerprint() == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_the_fingerprint_changes_with_the_order_alone(latents: Path) -> None:

@@ -1,6 +1,8 @@
 import io
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
@@ -90,6 +92,33 @@ def test_bad_rows_are_rejected_with_reasons(videos: Path, tmp_path: Path, make_t
     assert row["instruction"] == "change cut"
 
 
+def test_zips_are_converted_without_being_extracted(videos: Path, tmp_path: Path) -> None:
+    convert(table(videos), tmp_path / "files")
+    for side in ("source", "edited"):
+        with zipfile.ZipFile(videos / f"{side}.zip", "w") as archive:
+            for path in sorted((videos / side).iterdir()):
+                archive.write(path, f"{side}/{path.name}")
+                path.unlink()
+        (videos / side).rmdir()
+    result = convert(table(videos, ROWS + "d.mp4,x\n"), tmp_path / "zips")
+    assert (result.samples, result.rejected) == (3, {"source clip: no such file": 1})
+    assert list(iterate_samples(tmp_path / "zips")) == list(iterate_samples(tmp_path / "files"))
+    assert sorted(path.name for path in videos.iterdir()) == ["edited.zip", "source.zip", "train.csv"]
+
+
+def test_a_damaged_member_is_rejected_with_its_reason(videos: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(videos / "edited.zip", "w") as archive:
+        for path in sorted((videos / "edited").iterdir()):
+            archive.write(path, path.name)
+            path.unlink()
+    (videos / "edited").rmdir()
+    data = bytearray((videos / "edited.zip").read_bytes())
+    data[100] ^= 1
+    (videos / "edited.zip").write_bytes(data)
+    assert convert(table(videos), tmp_path / "dst").samples == 2
+    assert reasons(tmp_path / "dst") == {"a": f"edited clip: {videos / 'edited.zip'}: the member at byte 0 is damaged"}
+
+
 def test_too_many_bad_rows_stop_the_job(videos: Path, tmp_path: Path) -> None:
     text = ROWS + "".join(f"gone{index}.mp4,x\n" for index in range(4))
     with pytest.raises(InputError, match=r"more than 50% of 7; commonest: source clip: no such file \(4\)"):
@@ -100,11 +129,11 @@ def test_too_many_bad_rows_stop_the_job(videos: Path, tmp_path: Path) -> None:
 def test_rerun_continues_and_never_repeats(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load, loaded = module._load, []
 
-    def interrupted(entry: module.Entry, *rest: object) -> object:
+    def interrupted(folder: Path, row: dict[str, Any]) -> object:
         if len(loaded) == 2:
             raise KeyboardInterrupt
-        loaded.append(entry.key)
-        return load(entry, *rest)
+        loaded.append(row["key"])
+        return load(folder, row)
 
     dst = tmp_path / "dst"
     monkeypatch.setattr(module, "_load", interrupted)

@@ -39,6 +39,16 @@ def test_unknown_column_in_a_clause(dataset: Path) -> None:
         keys(dataset, "judg >= 4")
 
 
+def test_a_clause_may_name_columns_in_any_way(dataset: Path) -> None:
+    for where in ('"Judge" >= 3', "manifest.JUDGE >= 3", "COLUMNS('jud.*') >= 3"):
+        assert keys(dataset, where) == ["s2", "s3"], where
+
+
+def test_a_clause_that_fails_on_a_row(dataset: Path) -> None:
+    with pytest.raises(InputError, match=r"no legal SQL condition: .*'s[0-3]'"):
+        keys(dataset, "key::INTEGER > 0")
+
+
 def test_unknown_column_to_return(dataset: Path) -> None:
     with pytest.raises(InputError, match="did you mean 'instruction'"):
         open_manifest(dataset).query(columns=["instructions"])
@@ -75,6 +85,13 @@ def test_compact_manifest_that_is_out_of_date_is_ignored(dataset: Path, make_tri
     with ShardWriter(dataset) as writer:
         writer.write(make_triplet("new"))
     assert keys(dataset)[-1] == "new"
+
+
+def test_manifest_of_an_earlier_version(dataset: Path) -> None:
+    for part in dataset.glob("*.parquet"):
+        pq.write_table(pq.ParquetFile(part).read().drop_columns(["source_shard"]), part)
+    assert keys(dataset, "source_shard IS NULL") == ["s0", "s1", "s2", "s3"]
+    assert open_manifest(dataset).table["source_shard"].to_pylist() == [None] * 5
 
 
 def test_absent_and_empty_folder(tmp_path: Path) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from insvie_lightning.batch import ORIGINS
+
+if TYPE_CHECKING:
+    from insvie_lightning.shards.convert import Conversion
 
 
 def main(argv: list[str]) -> int:
@@ -21,8 +25,20 @@ def convert(args: argparse.Namespace) -> int:
     from insvie_lightning.shards.convert import convert
 
     names = ("source_dir", "edited_dir", "origin", "dataset", "shard_size", "max_bad_rate")
-    result = convert(args.src, args.dst, **{name: getattr(args, name) for name in names}, progress=True)
-    print(f"{result.samples} samples in {args.dst}, {result.rejected.total()} rows rejected")
+    return _tell(args.dst, convert(args.src, args.dst, **{name: getattr(args, name) for name in names}, progress=True))
+
+
+def index(args: argparse.Namespace) -> int:
+    """Make a data set of a released CSV and its zips where they lie: only the manifest is written, in DST or beside."""
+    from insvie_lightning.shards.index import index
+
+    names = ("source_dir", "edited_dir", "origin", "dataset", "max_bad_rate")
+    dst = args.dst or (args.src if args.src.is_dir() else args.src.parent)
+    return _tell(dst, index(args.src, dst, **{name: getattr(args, name) for name in names}))
+
+
+def _tell(dst: Path, result: Conversion) -> int:
+    print(f"{result.samples} samples in {dst}, {result.rejected.total()} rows rejected")
     for reason, count in result.rejected.most_common():
         print(f"  {count} x {reason}")
     return 0
@@ -70,21 +86,21 @@ def compact(args: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="insvie shards", description=sys.modules[__name__].__doc__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    for function in (convert, verify, stats, select, compact):
+    for function in (convert, index, verify, stats, select, compact):
         text = function.__doc__
         verb = verbs.add_parser(function.__name__, help=text, description=text)
         verb.set_defaults(run=function)
-        for name in ("src", "dst") if function in (convert, select) else ("dir",):
-            verb.add_argument(name, type=Path, metavar=name.upper())
+        for name in ("src", "dst") if function in (convert, index, select) else ("dir",):
+            optional = "?" if (function, name) == (index, "dst") else None
+            verb.add_argument(name, type=Path, metavar=name.upper(), nargs=optional)
         if function in (convert, select):
             verb.add_argument("--shard-size", type=int, default=1000, help="rows per shard, default 1000")
-        if function is convert:
-            verb.add_argument(
-                "--source-dir", default="source", help="folder of source videos beside the CSV, default source"
-            )
-            verb.add_argument(
-                "--edited-dir", default="edited", help="folder of edited videos beside the CSV, default edited"
-            )
+        if function in (convert, index):
+            for side in ("source", "edited"):
+                text = (
+                    f"folder of {side} videos, zip or pattern of zips ('{side}*.zip'), beside the CSV, default {side}"
+                )
+                verb.add_argument(f"--{side}-dir", default=side, help=text)
             verb.add_argument("--origin", choices=ORIGINS, help="of all samples; by default each name tells")
             verb.add_argument("--dataset", help="name of the data set; by default that of the folder")
             verb.add_argument(

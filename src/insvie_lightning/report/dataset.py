@@ -19,7 +19,7 @@ from insvie_lightning.report.curves import Chart, Line
 from insvie_lightning.report.media import Budget, Gallery, Sample, preview
 from insvie_lightning.report.values import number, show, title
 from insvie_lightning.shards.manifest import Manifest, finished_shards, open_manifest
-from insvie_lightning.shards.read import read_member
+from insvie_lightning.shards.read import read_member, shard_of
 from insvie_lightning.shards.record import COLUMNS
 
 MAX_SAMPLES = 12
@@ -161,7 +161,10 @@ def _sample(folder: Path, row: Mapping[str, Any]) -> Sample:
     return Sample(
         key=row["key"],
         instruction=row["instruction"] or "",
-        clips={part: _clip(folder / row["shard"], member, f"{part} clip") for part, member in found.items()},
+        clips={
+            part: _clip(folder / shard_of(row, member["name"]), member, f"{part} clip")
+            for part, member in found.items()
+        },
         tags=tuple(tag for tag in (row["origin"], row["edit_type"]) if tag),
         scores={title(name): show(name, row[name]) for name in row if name not in COLUMNS and row[name] is not None},
     )

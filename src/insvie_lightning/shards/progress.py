@@ -1,6 +1,6 @@
 """A progress bar on stderr with rate and time left."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
@@ -19,11 +19,11 @@ from rich.text import Text
 Item = TypeVar("Item")
 
 
-def track(items: Sequence[Item], what: str, shown: bool = True) -> Iterator[Item]:
-    """Yield the items while a bar labelled `what` follows them, if it is to be shown."""
+def track(items: Iterable[Item], what: str, shown: bool = True, count: int | None = None) -> Iterator[Item]:
+    """Yield the items, `count` of them if they cannot tell, while a bar labelled `what` follows, if it is shown."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
-        yield from bar.track(items, total=len(items))
+        yield from bar.track(items, total=count)
 
 
 class _Rate(ProgressColumn):

@@ -13,11 +13,13 @@ from insvie_lightning.batch import ORIGINS, Triplet
 from insvie_lightning.errors import InputError, nearest
 
 _TEXT = {name: pa.string() for name in ("instruction", "source_caption", "edited_caption", "dataset", "edit_type")}
-_SHAPE = {"frames": pa.int32(), "height": pa.int32(), "width": pa.int32(), "fps": pa.float64()}
+SHAPE = {"frames": pa.int32(), "height": pa.int32(), "width": pa.int32(), "fps": pa.float64()}
+"""What is known of the clips once one of them was decoded."""
 _MEMBER = pa.struct({"name": pa.string(), "offset": pa.int64(), "size": pa.int64(), "sha256": pa.string()})
-_RECORD = {"key": pa.string(), "origin": pa.string(), **_TEXT, **_SHAPE, "lineage": pa.string()}
+_RECORD = {"key": pa.string(), "origin": pa.string(), **_TEXT, **SHAPE, "lineage": pa.string()}
 _STORAGE = {
     "shard": pa.string(),
+    "source_shard": pa.string(),
     "accepted": pa.bool_(),
     "reason": pa.string(),
     "members": pa.list_(_MEMBER),
@@ -25,7 +27,13 @@ _STORAGE = {
     "tar_bytes": pa.int64(),
 }
 COLUMNS: dict[str, pa.DataType] = {**_RECORD, **_STORAGE}
-"""The columns that every manifest has; all other columns are scores (float64)."""
+"""The columns that every manifest has; all other columns are scores (float64).
+
+The members of a sample lie in its `shard`, but `source.mp4` in its `source_shard` if it has one. A shard is a tar, or,
+where published data is used in place, a zip or a video file. Zips bring checksums of their own: `sha256` is empty then.
+"""
+LATER = {"source_shard"}
+"""Columns that manifests of an earlier version lack; they are read as null."""
 
 
 def describe(triplet: Triplet) -> dict[str, Any]:
