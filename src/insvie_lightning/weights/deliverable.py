@@ -76,7 +76,7 @@ def save_deliverable(deliverable: Deliverable, folder: Path) -> None:
 
 
 def load_deliverable(folder: Path) -> Deliverable:
-    """Read a deliverable.
+    """Read a deliverable; a `base` that lies in its folder is found from wherever it is read.
 
     Raises:
         InputError: When the folder is not one, or a file of it is damaged.
@@ -92,4 +92,6 @@ def load_deliverable(folder: Path) -> Deliverable:
         ) from error
     except (json.JSONDecodeError, SafetensorError) as error:
         raise InputError(f"a file of the trained editor in {folder} is damaged: {error}") from error
+    if "base" in settings and (folder / settings["base"]).is_dir():
+        settings["base"] = str(folder / settings["base"])
     return Deliverable(settings, raw, ema, settings.pop("ema_updates"))
