@@ -44,8 +44,15 @@ def require_fit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], o
 
 
 def name_keys(keys: Iterable[str]) -> str:
-    """The keys in order, those that differ by their first number only as one: `layers.{0-29}.mlp.weight`."""
-    split = sorted((_NUMBER.sub("{}", key, count=1), int((_NUMBER.findall(key) or [-1])[0])) for key in keys)
+    """The keys in order, those that differ by their first number or their end only as one: `h.{0-29}.{weight,bias}`."""
+    given = set(keys)
+
+    def fold(key: str) -> str:
+        module = re.sub(r"\.(weight|bias)$", "", key)
+        return f"{module}.{{weight,bias}}" if {f"{module}.weight", f"{module}.bias"} <= given else key
+
+    folded = {fold(key) for key in given}
+    split = sorted((_NUMBER.sub("{}", key, count=1), int((_NUMBER.findall(key) or [-1])[0])) for key in folded)
     names = []
     for name, group in groupby(split, lambda pair: pair[0]):
         numbers = [number for _, number in group]
