@@ -188,7 +188,8 @@ def small() -> Numbers:
         torch.manual_seed(0)
         network = CogVideoXTransformer3DModel(
             num_attention_heads=1, attention_head_dim=16, in_channels=4, out_channels=4, num_layers=3,
-            time_embed_dim=16, text_embed_dim=16, sample_width=4, sample_height=4, sample_frames=5, max_text_seq_length=4,
+            time_embed_dim=16, text_embed_dim=16, sample_width=4, sample_height=4, sample_frames=5,
+            max_text_seq_length=4,
         )  # fmt: skip
     return {key: torch.randn_like(value) for key, value in network.state_dict().items()}
 

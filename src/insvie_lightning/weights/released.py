@@ -150,9 +150,7 @@ def _find(source: Path) -> Path:
 def _require_fit(released: Released, model: Path, origin: str) -> None:
     """Compare names and shapes with those that an editor on this base has, and look for values that are not finite."""
     with torch.device("meta"):
-        network = CogVideoXTransformer3DModel.from_config(
-            CogVideoXTransformer3DModel.load_config(model / "transformer")
-        )
+        network = CogVideoXTransformer3DModel.from_config(_config(model))
         if released.frozen:
             require_fit(released.frozen, network.state_dict(), origin)
         widen_patch_embedding(network)
