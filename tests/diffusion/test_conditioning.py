@@ -1,16 +1,19 @@
-"""Condition dropout: rates of the four cells, what is zeroed, and noise on the source."""
+"""Condition dropout: rates of the four cells, what is zeroed; noise on the source; identity pairs."""
 
 import math
 
 import pytest
 import torch
 
+from insvie_lightning.batch import EditBatch
 from insvie_lightning.diffusion.conditioning import (
     CELLS,
     ConditionDropout,
     add_source_noise,
     draw_cells,
+    draw_identity_pairs,
     drop_conditions,
+    make_identity_pairs,
 )
 from insvie_lightning.errors import InputError
 
@@ -66,3 +69,47 @@ def test_source_noise_has_the_released_strength() -> None:
     assert float(log_sigma.mean()) == pytest.approx(-3, abs=3 * 0.5 / math.sqrt(2000))
     assert float(log_sigma.std()) == pytest.approx(0.5, abs=3 * 0.5 / math.sqrt(4000))
     assert float(noise.mean()) == pytest.approx(0, abs=1e-3)
+
+
+def named(keys: list[str], origin: str = "real") -> EditBatch:
+    return EditBatch(tuple(keys), ("x",) * len(keys), origins=(origin,) * len(keys))
+
+
+@pytest.mark.parametrize("origin", ["real", "static"])
+@pytest.mark.parametrize("share", [0.0, 0.048, 0.5, 1.0])
+def test_identity_pairs_come_at_their_share(share: float, origin: str) -> None:
+    draws = 4000
+    chosen = draw_identity_pairs(named([f"sample-{i}" for i in range(draws)], origin), share, "0/s1/7")
+    assert abs(sum(chosen) - draws * share) <= 3 * math.sqrt(draws * share * (1 - share))
+
+
+def test_a_key_decides_the_same_in_any_batch_and_anew_in_every_step() -> None:
+    keys = [f"sample-{i}" for i in range(200)]
+    chosen = dict(zip(keys, draw_identity_pairs(named(keys), 0.5, "0/s1/7"), strict=True))
+    for rank in range(2):  # what one of two ranks sees, in another order
+        own = keys[rank::2][::-1]
+        assert draw_identity_pairs(named(own), 0.5, "0/s1/7") == tuple(chosen[key] for key in own)
+    later = draw_identity_pairs(named(keys), 0.5, "0/s1/8")
+    agreeing = sum(one == other for one, other in zip(chosen.values(), later, strict=True))
+    assert 60 < agreeing < 140  # independent draws agree in 100 of 200
+
+
+@pytest.mark.parametrize("origins", [("pair", "pair"), ()], ids=["pairs", "unknown"])
+def test_image_pairs_and_unknown_origins_are_never_chosen(origins: tuple[str, ...]) -> None:
+    assert draw_identity_pairs(EditBatch(("a", "b"), ("x", "y"), origins=origins), 1.0, "0") == (False, False)
+
+
+@pytest.mark.parametrize("kind", ["pixels", "latents"])
+def test_a_chosen_sample_shows_its_source_and_asks_for_nothing(kind: str) -> None:
+    source, edited = torch.rand(3, 2, 3, 4, 6), torch.rand(3, 2, 3, 4, 6)
+    names = ("source", "edited") if kind == "pixels" else ("source_latents", "edited_latents")
+    batch = EditBatch(
+        ("a", "b", "c"), ("x", "y", "z"), source_captions=("s0", "s1", "s2"), edited_captions=("e0", "e1", "e2"),
+        **dict(zip(names, (source, edited), strict=True)),
+    )  # fmt: skip
+    identity = make_identity_pairs(batch, (False, True, False))
+    assert identity.instructions == ("x", "", "z")
+    assert (identity.source_captions, identity.edited_captions) == (("s0", "s1", "s2"), ("e0", "s1", "e2"))
+    assert torch.equal(getattr(identity, names[0]), source)
+    assert torch.equal(getattr(identity, names[1]), torch.stack([edited[0], source[1], edited[2]]))
+    assert make_identity_pairs(EditBatch(("a",), ("x",)), (True,)) == EditBatch(("a",), ("",))

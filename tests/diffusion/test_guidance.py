@@ -1,16 +1,28 @@
 """Three-branch guidance against its definition, branch by branch."""
 
+import math
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from insvie_lightning.diffusion.guidance import Guidance, guided
+from insvie_lightning.errors import InputError
 
 SOURCE = torch.randn(2, 3, 16, 4, 6, generator=torch.Generator().manual_seed(0))
 PROMPTS = torch.randn(2, 7, 8, generator=torch.Generator().manual_seed(1))
 NOISY = torch.randn(2, 3, 16, 4, 6, generator=torch.Generator().manual_seed(2))
 TIMESTEP = torch.tensor(7)
 SCALES = [(7.5, 1.2), (1.0, 1.0), (7.5, 1.0), (1.0, 3.0), (3.0, 3.0), (0.0, 0.0), (5.0, 0.0)]
+RELEASED = Guidance(7.5, 1.2, schedule="oscillating")
+RELEASED_TEXT_SCALES = [
+    2.614, 2.929, 8.468, 7.775, 3.235, 5.090, 1.047, 4.963, 1.772, 8.479, 1.006, 3.340, 8.471, 1.791, 5.162, 2.796,
+    7.722, 7.259, 4.060, 3.748, 1.818, 8.013, 1.243, 5.119, 8.482, 1.652, 1.952, 1.072, 4.909, 1.603, 2.253, 7.185,
+    4.929, 7.913, 7.425, 8.500, 7.460, 1.150, 2.372, 8.106, 8.499, 2.679, 7.516, 1.313, 8.500, 8.330, 1.079, 1.000,
+    1.000, 1.154,
+]  # fmt: skip
+"""s_T of the released InsViE (guiders.py, DynamicCFG_edit) over its 50 steps, recomputed from its formula."""
 
 
 class Network:
@@ -26,14 +38,10 @@ class Network:
         return torch.sin(noisy + 2 * source) * torch.cos(text) + source * text + timesteps.reshape(-1, 1, 1, 1, 1)
 
 
-def branches() -> tuple[Tensor, Tensor, Tensor]:
+def branches(timestep: Tensor = TIMESTEP) -> tuple[Tensor, Tensor, Tensor]:
     """v_uu, v_cu and v_cc by three calls."""
-    network, times, no_source, no_text = (
-        Network(),
-        TIMESTEP.expand(2),
-        torch.zeros_like(SOURCE),
-        torch.zeros_like(PROMPTS),
-    )
+    network, times = Network(), timestep.expand(2)
+    no_source, no_text = torch.zeros_like(SOURCE), torch.zeros_like(PROMPTS)
     return (
         network(NOISY, no_source, no_text, times),
         network(NOISY, SOURCE, no_text, times),
@@ -41,9 +49,9 @@ def branches() -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-def run(guidance: Guidance) -> tuple[Tensor, list[int]]:
+def run(guidance: Guidance, timestep: Tensor = TIMESTEP, steps: int = 50) -> tuple[Tensor, list[int]]:
     network = Network()
-    return guided(network, SOURCE, PROMPTS, guidance)(NOISY, TIMESTEP), network.batches
+    return guided(network, SOURCE, PROMPTS, guidance, steps)(NOISY, timestep), network.batches
 
 
 def test_without_guidance_the_conditional_branch_runs_alone() -> None:
@@ -53,10 +61,23 @@ def test_without_guidance_the_conditional_branch_runs_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scales", "count"), [((7.5, 1.2), 3), ((7.5, 1.0), 2), ((3.0, 3.0), 2), ((0.0, 1.0), 1), ((0.0, 0.0), 1)]
-)
-def test_branches_of_weight_zero_are_not_computed(scales: tuple[float, float], count: int) -> None:
-    assert run(Guidance(*scales))[1] == [2 * count]
+    ("guidance", "count"),
+    [
+        (Guidance(7.5, 1.2), 3), (Guidance(7.5, 1.0), 2), (Guidance(3.0, 3.0), 2), (Guidance(0.0, 1.0), 1),
+        (Guidance(0.0, 0.0), 1), (Guidance(0.7, 0.3, "paper_eq2"), 2), (Guidance(1.0, 0.0, "paper_eq2"), 1),
+        (Guidance(1.0, 1.0, "paper_eq2"), 3),
+    ],
+)  # fmt: skip
+def test_branches_of_weight_zero_are_not_computed(guidance: Guidance, count: int) -> None:
+    assert run(guidance)[1] == [2 * count]
+
+
+def test_branches_are_left_out_step_by_step() -> None:
+    """The cosine ramp starts at 1 and 1, where the conditional branch is all; without text it needs two branches."""
+    ramp, no_text = Guidance(7.5, 1.2, schedule="cosine_ramp"), Guidance(0.0, 1.2, schedule="cosine_ramp")
+    assert [run(ramp, torch.tensor(timestep))[1] for timestep in (999, 499, 19)] == [[2], [6], [6]]
+    assert [run(no_text, torch.tensor(timestep))[1] for timestep in (999, 499, 19)] == [[2], [6], [6]]
+    torch.testing.assert_close(run(ramp, torch.tensor(999))[0], branches(torch.tensor(999))[2], atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("scales", SCALES)
@@ -68,14 +89,61 @@ def test_the_instruct_pix2pix_form(scales: tuple[float, float]) -> None:
 
 
 @pytest.mark.parametrize("scales", SCALES)
-def test_weights_sum_to_one(scales: tuple[float, float]) -> None:
-    assert sum(Guidance(*scales).weights()) == pytest.approx(1)
-
-
-def test_the_printed_equation_is_this_form_with_more_source() -> None:
-    """Equation 2 of the paper with (s_V, s_T) is the InstructPix2Pix form with (s_V + s_T, s_T)."""
-    text, video = 4.0, 1.5
+def test_the_form_that_the_paper_prints(scales: tuple[float, float]) -> None:
+    text, video = scales
     uu, cu, cc = branches()
-    printed = uu + video * (cu - uu) + text * (cc - uu)
-    result, _ = run(Guidance(guidance_scale=text, video_guidance_scale=video + text))
-    torch.testing.assert_close(result, printed, atol=1e-4, rtol=1e-5)
+    expected = uu + video * (cu - uu) + text * (cc - uu)
+    result, _ = run(Guidance(text, video, "paper_eq2"))
+    torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-5)
+    same, _ = run(Guidance(guidance_scale=text, video_guidance_scale=video + text))
+    torch.testing.assert_close(result, same, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["instruct_pix2pix", "paper_eq2"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine_ramp", "oscillating"])
+@pytest.mark.parametrize("scales", SCALES)
+def test_weights_sum_to_one(scales: tuple[float, float], schedule: Any, form: Any) -> None:
+    guidance = Guidance(*scales, form=form, schedule=schedule)
+    for timestep in (999, 499, 0):
+        assert sum(guidance.weights(timestep, 50)) == pytest.approx(1)
+
+
+def test_a_constant_schedule_never_changes() -> None:
+    assert {Guidance(7.5, 1.2).scales(t, n) for t in (999, 499, 0) for n in (4, 50)} == {(7.5, 1.2)}
+
+
+def test_the_oscillating_schedule_is_the_released_one() -> None:
+    scales = [RELEASED.scales(timestep, 50) for timestep in range(999, 0, -20)]
+    assert [text for text, _ in scales] == pytest.approx(RELEASED_TEXT_SCALES, abs=6e-4)
+    assert [video - 1 for _, video in scales] == pytest.approx([0.16 * (text - 1) for text, _ in scales])
+    # The constant defaults are near its means.
+    means = [sum(column) / 50 for column in zip(*scales, strict=True)]
+    assert means == pytest.approx([Guidance().guidance_scale, Guidance().video_guidance_scale], abs=0.05)
+
+
+def test_the_cosine_ramp_rises_from_one_to_its_scale_for_any_number_of_steps() -> None:
+    ramp = Guidance(7.5, 1.2, schedule="cosine_ramp")
+    scales = [ramp.scales(timestep, 50) for timestep in range(999, -1, -1)]
+    assert scales[0] == (1, 1)
+    assert scales[-1] == pytest.approx((8.5, 2.2), abs=1e-3)
+    assert scales == sorted(scales)
+    assert ramp.scales(499, 4) == ramp.scales(499, 50)
+    assert ramp.scales(499, 50)[0] == pytest.approx(1 + 7.5 * (1 - math.cos(math.pi / 32)) / 2)
+    assert Guidance(7.5, 1.2, schedule="cosine_ramp", exponent=1).scales(499, 50) == pytest.approx((4.75, 1.6))
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"guidance_scale": -1.0}, r"^guidance\.guidance_scale is -1\.0; legal are finite values from 0"),
+        ({"guidance_scale": math.nan}, r"^guidance\.guidance_scale is nan; "),
+        ({"video_guidance_scale": math.inf}, r"^guidance\.video_guidance_scale is inf; "),
+        ({"form": "paper"}, r"^guidance\.form is 'paper'; legal are .*; did you mean 'paper_eq2'\?$"),
+        ({"schedule": "cosine"}, r"^guidance\.schedule is 'cosine'; legal are .*; did you mean 'cosine_ramp'\?$"),
+        ({"exponent": 0}, r"^guidance\.exponent is 0; legal are whole numbers from 1$"),
+        ({"exponent": 2.5}, r"^guidance\.exponent is 2\.5; legal are whole numbers from 1$"),
+    ],
+)
+def test_bad_settings_are_one_sentence(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        Guidance(**settings)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from torch import Tensor
 
 from insvie_lightning.batch import Clip, EditBatch, Position
 from insvie_lightning.diffusion.conditioning import ConditionDropout
+from insvie_lightning.diffusion.guidance import Guidance
 from insvie_lightning.editors import InsViE
 from insvie_lightning.errors import InputError
+from insvie_lightning.lightning_cli import InsvieCLI
 from insvie_lightning.nets.latents import encode_pixels, to_device_pixels
 from insvie_lightning.nets.perceptual import PerceptualLoss
 from insvie_lightning.weights.deliverable import trainable_weights
@@ -22,7 +25,7 @@ NO_DROPOUT = ConditionDropout(0.0, 0.0)
 
 
 def test_the_scheduler_is_the_base_s(make_editor: Make) -> None:
-    for sampler in ("ddim", "dpm"):
+    for sampler in ("ddim", "dpm", "released"):
         editor = make_editor(sampler=sampler)
         signal = editor.scheduler.alphas_cumprod.sqrt()[[0, 500, 999]].float()
         torch.testing.assert_close(signal, torch.tensor([0.998726, 0.308752, 0]), atol=1e-6, rtol=0)
@@ -112,6 +115,44 @@ def test_source_noise_is_for_training_only(make_editor: Make, batch: EditBatch) 
     assert same == [True] * 4 + [False, True] + [True] * 2
 
 
+@torch.no_grad()
+def test_identity_pairs_learn_to_copy_when_nothing_is_asked(make_editor: Make, batch: EditBatch) -> None:
+    settings = {"condition_dropout": NO_DROPOUT, "random_weights": True}
+    known = replace(batch, origins=("real", "pair", "static", "real"))
+    copies = [True, False, True, True]
+    expected = replace(
+        batch,
+        instructions=tuple("" if copy else text for copy, text in zip(copies, batch.instructions, strict=True)),
+        edited=torch.where(torch.tensor(copies).reshape(-1, 1, 1, 1, 1), batch.source, batch.edited),  # type: ignore[arg-type]
+    )
+    plain, identity = make_editor(**settings), make_editor(identity_pairs=1.0, **settings)
+    assert identity.training_step(known, 0) == plain.training_step(expected, 0) != plain.training_step(batch, 0)
+    generators = [torch.Generator().manual_seed(0) for _ in range(2)]
+    held_out = [editor._loss(known, g, training=False) for editor, g in zip((plain, identity), generators, strict=True)]
+    assert held_out[0] == held_out[1]
+
+
+def test_all_ranks_agree_on_identity_pairs(
+    make_editor: Make, batch: EditBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other draws of a step differ between ranks; which samples are identity pairs does not."""
+    editor, seen = make_editor(identity_pairs=0.5), []
+    known = replace(batch, origins=("real",) * 4)
+    monkeypatch.setattr(editor, "_loss", lambda one, *_, **__: (seen.append(one.instructions), torch.zeros(()))[1])
+    for rank in range(3):
+        monkeypatch.setattr(type(editor), "global_rank", rank)
+        for step in range(8):
+            editor.training_step(replace(known, position=Position("s1", 0, step)), 0)
+    assert seen[:8] == seen[8:16] == seen[16:]
+    assert len(set(seen)) > 3
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_an_illegal_share_of_identity_pairs_is_one_sentence(share: float) -> None:
+    with pytest.raises(InputError, match=rf"identity_pairs is {share}; legal are values from 0 to 1"):
+        InsViE(identity_pairs=share)
+
+
 def test_the_whole_transformer_can_be_trained(make_editor: Make) -> None:
     editor = make_editor(trainable="all")
     names = trainable_weights(editor.transformer).keys()
@@ -175,7 +216,7 @@ def test_the_network_works_at_the_size_of_the_base(make_editor: Make, monkeypatc
     assert [tuple(shape) for shape in shapes] == [(1, 5, 3, 64, 96), (1, 5, 3, 16, 32)]
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "dpm"])
+@pytest.mark.parametrize("sampler", ["ddim", "dpm", "released"])
 def test_an_edit_depends_on_key_and_seed_only(make_editor: Make, batch: EditBatch, sampler: str) -> None:
     editor = make_editor(sampler=sampler, num_inference_steps=3, random_weights=True)
     assert batch.source is not None
@@ -214,3 +255,29 @@ def test_validation_has_a_fixed_loss_and_videos(make_editor: Make, batch: EditBa
     editor.log = lambda name, value, **_: logged.append(float(value.detach()))  # type: ignore[method-assign,assignment]
     first, second = (editor.validation_step(batch, 0) for _ in range(2))
     assert torch.equal(first.edited, second.edited) and logged[0] == logged[1]
+
+
+def test_schedule_and_form_of_guidance_reach_the_network(make_editor: Make, batch: EditBatch) -> None:
+    editor = make_editor(random_weights=True, num_inference_steps=3)
+    results = []
+    for form in ("instruct_pix2pix", "paper_eq2"):
+        for schedule in ("constant", "cosine_ramp", "oscillating"):
+            editor.guidance = Guidance(3.0, 1.5, form=form, schedule=schedule)  # type: ignore[arg-type]
+            results.append(editor.edit_batch(batch))
+    for i, one in enumerate(results):
+        assert not any(torch.allclose(one, other, atol=1e-3) for other in results[:i])
+
+
+@pytest.mark.parametrize("how", ["command line", "recipe"])
+def test_guidance_is_set_from_a_recipe_and_from_the_command_line(how: str, tmp_path: Path) -> None:
+    keys = {"guidance_scale": 7.5, "video_guidance_scale": 1.2, "schedule": "oscillating", "form": "paper_eq2"}
+    recipe = tmp_path / "released.yaml"
+    recipe.write_text(f"model: {{init_args: {{sampler: released, guidance: {keys}}}}}")
+    options = ["-c", str(recipe)]
+    if how == "command line":
+        options = ["--model.sampler=released", *(f"--model.guidance.{key}={value}" for key, value in keys.items())]
+    cpu = ["--trainer.accelerator=cpu", f"--trainer.default_root_dir={tmp_path}"]
+    editor = InsvieCLI(["-c", "s1", "-c", "toy", *options, *cpu], run=False).model
+    assert isinstance(editor, InsViE)
+    assert editor.guidance == Guidance(7.5, 1.2, "paper_eq2", "oscillating")
+    assert editor.sampler == "released"

@@ -1,13 +1,17 @@
-"""Dropping the two conditions, so that one network learns all the branches that guidance needs.
+"""What the network is shown in training: conditions dropped, noise on the source, samples that are not to be edited.
 
-The null text and the null video are zero tensors (released InsViE: the T5 output times zero, zero source latents).
+Dropping the two conditions lets one network learn all the branches that guidance needs. The null text and the null
+video are zero tensors (released InsViE: the T5 output times zero, zero source latents).
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
 
 import torch
 from torch import Tensor
 
+from insvie_lightning.batch import EditBatch
 from insvie_lightning.errors import InputError
 
 
@@ -52,3 +56,50 @@ def add_source_noise(pixels: Tensor, generator: torch.Generator) -> Tensor:
     log_sigma = -3 + 0.5 * torch.randn(len(pixels), generator=generator, device=device)
     noise = torch.randn(pixels.shape, generator=generator, device=device)
     return pixels + log_sigma.exp().reshape(-1, 1, 1, 1, 1) * noise
+
+
+def draw_identity_pairs(batch: EditBatch, share: float, name: str) -> tuple[bool, ...]:
+    """Choose the samples of a batch that are trained as identity pairs.
+
+    The draw of a sample depends on its key and `name` only, so every rank and worker decides alike; the release draws
+    from a generator that is seeded by rank. As released, image pairs are left out (the release knows the others by
+    `pexel` or `openvid` in the file name); where origins are unknown, no sample is.
+
+    Args:
+        batch: B samples.
+        share: Probability of a sample, 0 to 1.
+        name: Of the draw: seed, stage and step.
+
+    Returns:
+        B choices.
+    """
+    origins = batch.origins or ("",) * len(batch)
+    digests = (blake2b(f"{name}/{key}".encode(), digest_size=8).digest() for key in batch.keys)
+    return tuple(
+        origin in ("real", "static") and int.from_bytes(digest) < share * 2**64
+        for digest, origin in zip(digests, origins, strict=True)
+    )
+
+
+def make_identity_pairs(batch: EditBatch, chosen: Sequence[bool]) -> EditBatch:
+    """Let the chosen samples show their source as the edited clip, and ask for nothing.
+
+    The sentence is empty, as released: it goes through the text encoder, and is not the null text of dropped samples.
+    """
+
+    def take(edited: Tensor | None, source: Tensor | None) -> Tensor | None:
+        if edited is None or source is None:
+            return edited
+        where = torch.tensor(chosen, device=edited.device).reshape(-1, *[1] * (edited.ndim - 1))
+        return torch.where(where, source, edited)
+
+    return replace(
+        batch,
+        instructions=tuple("" if one else text for one, text in zip(chosen, batch.instructions, strict=True)),
+        edited=take(batch.edited, batch.source),
+        edited_latents=take(batch.edited_latents, batch.source_latents),
+        edited_captions=tuple(
+            source if one else edited
+            for one, source, edited in zip(chosen, batch.source_captions, batch.edited_captions, strict=False)
+        ),
+    )

@@ -3,34 +3,84 @@
 Branches are written (video, text): uu has neither, cu the source only, cc both.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from insvie_lightning.diffusion.schedule import NUM_TRAIN_TIMESTEPS
+from insvie_lightning.errors import InputError, nearest
+
+Form = Literal["instruct_pix2pix", "paper_eq2"]
+Schedule = Literal["constant", "cosine_ramp", "oscillating"]
+
 
 @dataclass(frozen=True)
 class Guidance:
-    """InstructPix2Pix guidance: v = v_uu + s_V (v_cu - v_uu) + s_T (v_cc - v_cu).
+    """How the branches are mixed, and how the two scales s_T and s_V change over the steps.
 
-    This is the form of the released code. The paper prints v_cc - v_uu in the last term (Eq. 2), which would push the
-    source by an extra s_T: Eq. 2 with (s_V, s_T) equals this form with (s_V + s_T, s_T).
+    Forms:
 
-    The released code lets both scales oscillate with the timestep, s_T in 1..8.5 and s_V in 1..2.2; the defaults here
-    are their means over its 50 steps. The paper gives no numbers.
+    - `instruct_pix2pix`: v = v_uu + s_V (v_cu - v_uu) + s_T (v_cc - v_cu); also the form of the released code.
+    - `paper_eq2`: v = v_uu + s_V (v_cu - v_uu) + s_T (v_cc - v_uu), as the paper prints it. It pushes the source by an
+      extra s_T: with (s_V, s_T) it equals the first form with (s_V + s_T, s_T).
+
+    Schedules; f = (1 - cos(pi u^exponent)) / 2 lies in 0..1, u depends on timestep t (999 is noise) and the number of
+    steps n:
+
+    - `constant`: the scales as they are. The defaults are near the means of the released schedule over its 50 steps;
+      the paper gives no numbers.
+    - `cosine_ramp`: 1 + scale f with u = 1 - (t + 1) / 1000, the share of the way that is done: from 1 up to 1 + scale.
+    - `oscillating`: 1 + scale f with u = (n - t) / n, as released (DynamicCFG, and `use_dynamic_cfg` of diffusers). A
+      timestep stands where a step number was meant, so f jumps up and down. The released scales are 7.5 for text and
+      1.2 for video, with n = 50: s_T in 1..8.5 and s_V in 1..2.2.
 
     Attributes:
-        guidance_scale: s_T; 1 turns text guidance off.
-        video_guidance_scale: s_V; 1 turns video guidance off.
+        guidance_scale: Of the text, from 0; s_T itself or, in the last two schedules, what is added to 1 at most.
+        video_guidance_scale: Of the source video, likewise.
+        form: How the branches are mixed.
+        schedule: How the scales change over the steps.
+        exponent: Of the last two schedules, 1 or more; 5 in the released code.
     """
 
     guidance_scale: float = 4.5
     video_guidance_scale: float = 1.6
+    form: Form = "instruct_pix2pix"
+    schedule: Schedule = "constant"
+    exponent: int = 5
 
-    def weights(self) -> tuple[float, float, float]:
-        """Weights of the branches uu, cu, cc; they sum to 1."""
-        return 1 - self.video_guidance_scale, self.video_guidance_scale - self.guidance_scale, self.guidance_scale
+    def __post_init__(self) -> None:
+        for name in ("guidance_scale", "video_guidance_scale"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise InputError(f"guidance.{name} is {value}; legal are finite values from 0")
+        for name, kind in (("form", Form), ("schedule", Schedule)):
+            value, legal = getattr(self, name), get_args(kind)
+            if value not in legal:
+                raise InputError(f"guidance.{name} is {value!r}; legal are {', '.join(legal)}{nearest(value, legal)}")
+        if self.exponent != int(self.exponent) or self.exponent < 1:
+            raise InputError(f"guidance.exponent is {self.exponent}; legal are whole numbers from 1")
+
+    def scales(self, timestep: int, num_inference_steps: int) -> tuple[float, float]:
+        """s_T and s_V at a timestep of a run of so many steps."""
+        if self.schedule == "constant":
+            return self.guidance_scale, self.video_guidance_scale
+        if self.schedule == "cosine_ramp":
+            position = 1 - (timestep + 1) / NUM_TRAIN_TIMESTEPS
+        else:
+            position = (num_inference_steps - timestep) / num_inference_steps
+        factor = (1 - math.cos(math.pi * position**self.exponent)) / 2
+        return 1 + self.guidance_scale * factor, 1 + self.video_guidance_scale * factor
+
+    def weights(self, timestep: int, num_inference_steps: int) -> tuple[float, float, float]:
+        """Weights of the branches uu, cu, cc at a timestep; they sum to 1."""
+        text, video = self.scales(timestep, num_inference_steps)
+        if self.form == "paper_eq2":
+            video += text
+        return 1 - video, video - text, text
 
 
 def guided(
@@ -38,29 +88,31 @@ def guided(
     source_latents: Tensor,
     prompt_embeds: Tensor,
     guidance: Guidance,
+    num_inference_steps: int,
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Bind conditions and guidance to a network.
 
-    Branches of weight zero are not computed; the others run as one batch.
+    Branches of weight zero are not computed, step by step; the others run as one batch.
 
     Args:
         denoise: (z_t, source latents, prompt embeddings, timesteps) -> velocity, on any batch size.
         source_latents: B T C H W.
         prompt_embeds: B L D.
-        guidance: The scales.
+        guidance: Form, schedule and scales.
+        num_inference_steps: Number of sampler steps.
 
     Returns:
         (z_t, timestep) -> guided velocity, for `sampling.sample`.
     """
     keeps_video, keeps_text = (0.0, 1.0, 1.0), (0.0, 0.0, 1.0)
-    used = [i for i, weight in enumerate(guidance.weights()) if abs(weight) > 1e-8]
-    weights = [guidance.weights()[i] for i in used]
-    sources = torch.cat([source_latents * keeps_video[i] for i in used])
-    prompts = torch.cat([prompt_embeds * keeps_text[i] for i in used])
 
     def branch_sum(noisy: Tensor, timestep: Tensor) -> Tensor:
+        weights = guidance.weights(int(timestep), num_inference_steps)
+        used = [branch for branch, weight in enumerate(weights) if abs(weight) > 1e-8]
+        sources = torch.cat([source_latents * keeps_video[branch] for branch in used])
+        prompts = torch.cat([prompt_embeds * keeps_text[branch] for branch in used])
         stacked = torch.cat([noisy] * len(used))
-        branches = denoise(stacked, sources, prompts, timestep.expand(len(stacked))).float().chunk(len(used))
-        return torch.stack([weight * branch for weight, branch in zip(weights, branches, strict=True)]).sum(0)
+        velocities = denoise(stacked, sources, prompts, timestep.expand(len(stacked))).float().chunk(len(used))
+        return torch.stack([weights[i] * velocity for i, velocity in zip(used, velocities, strict=True)]).sum(0)
 
     return branch_sum

@@ -8,6 +8,9 @@ the velocity v (Salimans and Ho, 2022) and not the noise.
 import torch
 from torch import Tensor
 
+NUM_TRAIN_TIMESTEPS = 1000
+"""Length of CogVideoX's table of abar: timestep 0 is cleanest, 999 pure noise."""
+
 
 def _signal_and_noise(alphas_cumprod: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     """A and sqrt(1 - a^2) of each sample, shaped to broadcast over `like`; taken before rounding to its dtype."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import CogVideoXDDIMScheduler, CogVideoXDPMScheduler
 from diffusers.optimization import get_scheduler
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -24,11 +23,13 @@ from insvie_lightning.diffusion.conditioning import (
     ConditionDropout,
     add_source_noise,
     draw_cells,
+    draw_identity_pairs,
     drop_conditions,
+    make_identity_pairs,
 )
 from insvie_lightning.diffusion.guidance import Guidance, guided
 from insvie_lightning.diffusion.losses import frame_weighted_mse
-from insvie_lightning.diffusion.sampling import sample
+from insvie_lightning.diffusion.sampling import Sampler, build_scheduler, sample
 from insvie_lightning.diffusion.schedule import add_noise, clean_from_velocity, stratified_timesteps, velocity
 from insvie_lightning.editors.windows import edit_in_windows
 from insvie_lightning.errors import InputError
@@ -56,11 +57,14 @@ class InsViE(LightningModule):
         condition_dropout: Shares of samples trained without text and without source.
         frame_weight_mix: 0.5 in the released code, 0 in the paper (see `losses.frame_weights`).
         source_noise: Add the released code's pixel noise to the source before it is encoded.
+        identity_pairs: Share of real and static samples that are trained as source -> source with an empty sentence.
+            The released data set appends such a pair to 5 % of its rows, a share of 0.048; the paper has none.
         lpips_weight: w in loss = (1 - w) v-MSE + w LPIPS; one value, or one for each stage of a curriculum.
         perceptual: What LPIPS looks at.
-        guidance: Scales of sampling.
+        guidance: Form, scales and schedule of three-branch guidance.
         num_inference_steps: Sampler steps; 50 in the released code.
-        sampler: `dpm` is SDE-DPM-Solver++ 2M as in the released code, `ddim` is deterministic.
+        sampler: `dpm` is SDE-DPM-Solver++ 2M of diffusers, `released` the same solver with the released code's own
+            noise levels (see `ReleasedDPMScheduler`), `ddim` is deterministic.
         use_ema: Edit and test with the averaged weights of `start_from` when there are any.
         gradient_checkpointing: Recompute activations; saves memory, costs a third more compute.
         seed: Of every draw of training and sampling; independent of workers.
@@ -81,22 +85,25 @@ class InsViE(LightningModule):
         condition_dropout: ConditionDropout = ConditionDropout(),  # noqa: B008 (frozen)
         frame_weight_mix: float = 0.5,
         source_noise: bool = False,
+        identity_pairs: float = 0.0,
         lpips_weight: float | list[float] = 0.0,
         perceptual: PerceptualLoss = PerceptualLoss(),  # noqa: B008 (frozen)
         guidance: Guidance = Guidance(),  # noqa: B008 (frozen)
         num_inference_steps: int = 50,
-        sampler: Literal["dpm", "ddim"] = "dpm",
+        sampler: Sampler = "dpm",
         use_ema: bool = True,
         gradient_checkpointing: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if not 0 <= identity_pairs <= 1:
+            raise InputError(f"identity_pairs is {identity_pairs}; legal are values from 0 to 1")
         self.base, self.start_from = base, start_from
         self.lora_rank, self.lora_alpha, self.trainable = lora_rank, lora_alpha, trainable
         self.lr, self.betas, self.weight_decay = lr, betas, weight_decay
         self.lr_schedule, self.warmup_steps = lr_schedule, warmup_steps
-        self.condition_dropout, self.source_noise = condition_dropout, source_noise
-        self.frame_weight_mix = frame_weight_mix
+        self.condition_dropout, self.frame_weight_mix = condition_dropout, frame_weight_mix
+        self.source_noise, self.identity_pairs = source_noise, identity_pairs
         self.lpips_weights = [lpips_weight] if isinstance(lpips_weight, int | float) else list(lpips_weight)
         self.perceptual = perceptual
         self.guidance, self.num_inference_steps, self.sampler = guidance, num_inference_steps, sampler
@@ -126,8 +133,7 @@ class InsViE(LightningModule):
         self.vae = parts.vae.eval().requires_grad_(False)
         self.text_encoder = parts.text_encoder.eval().requires_grad_(False)
         self.tokenizer = parts.tokenizer
-        kind = CogVideoXDPMScheduler if self.sampler == "dpm" else CogVideoXDDIMScheduler
-        self.scheduler = kind.from_config(parts.scheduler.config)
+        self.scheduler = build_scheduler(self.sampler, parts.scheduler.config)
         self.lpips = build_lpips(self.perceptual) if max(self.lpips_weights) > 0 else None
         if self.start_from is not None:
             self._continue_from(load_deliverable(self.start_from), str(self.start_from))
@@ -190,7 +196,12 @@ class InsViE(LightningModule):
 
     def training_step(self, batch: EditBatch, batch_idx: int) -> Tensor:
         """Encode, noise, predict, weigh, mean."""
-        generator = self._generator(batch.position or Position(f"epoch {self.current_epoch}", 0, batch_idx))
+        position = batch.position or Position(f"epoch {self.current_epoch}", 0, batch_idx)
+        generator = self._generator(position)
+        if self.identity_pairs > 0:
+            chosen = draw_identity_pairs(batch, self.identity_pairs, f"{self.seed}/{position.stage}/{position.step}")
+            self.log("identity_pairs", sum(chosen) / len(chosen), on_step=False, on_epoch=True, batch_size=len(batch))
+            batch = make_identity_pairs(batch, chosen)
         loss = self._loss(batch, generator, training=True)
         self.log("train_loss", loss, prog_bar=True, batch_size=len(batch))
         return loss
@@ -322,6 +333,7 @@ class InsViE(LightningModule):
             z_source * float(keep_source),
             self._embed(batch.instructions),
             self.guidance,
+            self.num_inference_steps,
         )
         latents = sample(denoise, copy.deepcopy(self.scheduler), noise, self.num_inference_steps, generators)
         return decode_latents(self.vae, latents).clamp(-1, 1)

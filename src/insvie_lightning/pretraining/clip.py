@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from diffusers.optimization import get_scheduler
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from open_clip.loss import ClipLoss
@@ -12,6 +11,7 @@ from torch import Tensor
 from insvie_lightning.batch import EditBatch
 from insvie_lightning.nets.clip import ClipSize, build_clip, save_clip
 from insvie_lightning.nets.latents import to_device_pixels
+from insvie_lightning.pretraining.optimizer import adamw_cosine
 from insvie_lightning.toy.text import build_tokenizer
 
 
@@ -57,14 +57,9 @@ class ClipTraining(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine decay over the run."""
-        optimizer = torch.optim.AdamW(self.model.parameters(), self.lr, betas=(0.9, 0.98), weight_decay=0.05)
-        schedule = get_scheduler(
-            "cosine",
-            optimizer,
-            num_warmup_steps=self.warmup_steps,
-            num_training_steps=int(self.trainer.estimated_stepping_batches),
+        return adamw_cosine(
+            self, self.model.parameters(), self.lr, self.warmup_steps, betas=(0.9, 0.98), weight_decay=0.05
         )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_end(self) -> None:
         """Save the deliverable."""

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import torch
-from diffusers.optimization import get_scheduler
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from insvie_lightning.batch import EditBatch
 from insvie_lightning.nets.patch_vae import PatchVAE
+from insvie_lightning.pretraining.optimizer import adamw_cosine
 
 
 class PatchVAETraining(LightningModule):
@@ -64,10 +64,7 @@ class PatchVAETraining(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine decay over the run."""
-        optimizer = torch.optim.AdamW(self.vae.parameters(), self.lr, betas=(0.9, 0.99), weight_decay=0.0)
-        total = int(self.trainer.estimated_stepping_batches)
-        schedule = get_scheduler("cosine", optimizer, num_warmup_steps=self.warmup_steps, num_training_steps=total)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return adamw_cosine(self, self.vae.parameters(), self.lr, self.warmup_steps)
 
     def on_train_end(self) -> None:
         """Save the deliverable."""

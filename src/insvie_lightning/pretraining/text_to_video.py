@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 from diffusers import CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
-from diffusers.optimization import get_scheduler
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -17,6 +16,7 @@ from insvie_lightning.diffusion.sampling import sample
 from insvie_lightning.diffusion.schedule import add_noise, velocity
 from insvie_lightning.metrics.toy import caption_recall
 from insvie_lightning.nets.latents import decode_latents, encode_pixels, encode_prompts, to_device_pixels
+from insvie_lightning.pretraining.optimizer import adamw_cosine
 from insvie_lightning.toy.scene import FRAMES, HEIGHT, WIDTH
 from insvie_lightning.toy.text import MAX_TOKENS, build_text_encoder, build_tokenizer
 from insvie_lightning.weights.components import Components, load_vae, save_components
@@ -113,14 +113,7 @@ class TextToVideo(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine decay over the run."""
-        optimizer = torch.optim.AdamW(self.transformer.parameters(), self.lr, betas=(0.9, 0.99), weight_decay=0.0)
-        schedule = get_scheduler(
-            "cosine",
-            optimizer,
-            num_warmup_steps=self.warmup_steps,
-            num_training_steps=int(self.trainer.estimated_stepping_batches),
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return adamw_cosine(self, self.transformer.parameters(), self.lr, self.warmup_steps)
 
     def on_train_end(self) -> None:
         """Save the deliverable."""
