@@ -17,6 +17,7 @@ LIGHTNING_VERBS = {
 COMMANDS = {
     "edit": "edit one video by an instruction",
     "shards": "convert, verify, select and count data sets",
+    "weights": "read released checkpoints, and write editors for other programs",
     "report": "make one HTML page out of a run or a data set",
     "list": "what is registered: plug-ins by family, and the shipped recipes",
     "doctor": "what this machine has and lacks, and what to do about it",

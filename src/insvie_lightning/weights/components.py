@@ -16,7 +16,9 @@ from insvie_lightning.nets.patch_vae import PatchVAE
 
 TOY = Path(__file__).parents[1] / "toy" / "weights"
 """The shipped toy models."""
-PARTS = [f"{part}/*" for part in ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")]
+PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+"""The folders that a model consists of."""
+_FILES = [f"{part}/*" for part in PARTS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ def load_components(base: str, dtype: torch.dtype = torch.float32) -> Components
     Raises:
         InputError: When the weights are neither in the folder, nor in the cache, nor to be had from the hub.
     """
-    where = _folder(base)
+    where = base_folder(base)
     try:
         return Components(
             transformer=CogVideoXTransformer3DModel.from_pretrained(where, subfolder="transformer", torch_dtype=dtype),
@@ -58,7 +60,7 @@ def load_vae(base: str, dtype: torch.dtype = torch.float32) -> Any:
 
     `base` may also be the folder of the autoencoder itself.
     """
-    folder = _folder(base)
+    folder = base_folder(base)
     folder = folder / "vae" if (folder / "vae").is_dir() else folder
     try:
         kind = PatchVAE if PatchVAE.load_config(folder)["_class_name"] == "PatchVAE" else AutoencoderKLCogVideoX
@@ -67,21 +69,36 @@ def load_vae(base: str, dtype: torch.dtype = torch.float32) -> Any:
         raise _absent(base) from error
 
 
-def _folder(base: str) -> Path:
-    """The folder of a model: the shipped one, a local one, one in the hub's cache, or one fetched from the hub now."""
+def base_folder(base: str) -> Path:
+    """The folder of a model: the shipped one, a local one, one in the hub's cache, or one fetched from the hub now.
+
+    Raises:
+        InputError: When it is none of these.
+    """
     if base == "toy":
         return TOY
     if Path(base).is_dir():
         return Path(base)
     try:
-        return Path(snapshot_download(base, allow_patterns=PARTS, local_files_only=True))
+        return Path(snapshot_download(base, allow_patterns=_FILES, local_files_only=True))
     except (OSError, HFValidationError):
         pass
     try:
         HfApi().model_info(base, timeout=5)  # asked once; a download would retry for half a minute
-        return Path(snapshot_download(base, allow_patterns=PARTS))
+        return Path(snapshot_download(base, allow_patterns=_FILES))
     except Exception as error:  # of whichever HTTP library the hub's client is built on
         raise _absent(base) from error
+
+
+def part_folder(model: Path, part: str) -> Path:
+    """The folder of one part of a model.
+
+    Raises:
+        InputError: When it is not there.
+    """
+    if not (model / part).is_dir():
+        raise InputError(f"the base {model} has no folder {part!r}; legal is diffusers' layout: {', '.join(PARTS)}")
+    return model / part
 
 
 def save_components(parts: Components, folder: Path, dtype: torch.dtype) -> None:

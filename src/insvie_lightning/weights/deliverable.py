@@ -77,7 +77,7 @@ def save_deliverable(deliverable: Deliverable, folder: Path) -> None:
 
 
 def load_deliverable(folder: Path) -> Deliverable:
-    """Read a deliverable.
+    """Read a deliverable; a `base` that lies in its folder is found from wherever it is read.
 
     Raises:
         InputError: When the folder is not one, or a file of it is damaged.
@@ -86,6 +86,8 @@ def load_deliverable(folder: Path) -> Deliverable:
     with _named(folder):
         raw = load_file(folder / "raw.safetensors")
         ema = load_file(folder / "ema.safetensors") if (folder / "ema.safetensors").exists() else None
+    if "base" in settings and (folder / settings["base"]).is_dir():
+        settings["base"] = str(folder / settings["base"])
     return Deliverable(settings, raw, ema, settings.pop("ema_updates"))
 
 

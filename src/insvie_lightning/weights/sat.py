@@ -5,12 +5,12 @@ both. The names are those of the released code (`CogVideo/sat`) and of diffusers
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Mapping
 
-from torch import Tensor, stack
+import torch
+from torch import Tensor
 
-from insvie_lightning.errors import InputError
+from insvie_lightning.weights.checks import require_keys
 
 _MODEL = {
     "time_embed.0": "time_embedding.linear_1",
@@ -32,29 +32,37 @@ _BLOCK = {
     "transformer.layers.{}.mlp.dense_h_to_4h": ("ff.net.0.proj",),
     "transformer.layers.{}.mlp.dense_4h_to_h": ("ff.net.2",),
 }
-_PATCH, _PATCH_EDIT = "mixins.patch_embed.proj", "mixins.patch_embed.proj_edit"
+PATCH, PATCH_EDIT = "mixins.patch_embed.proj", "mixins.patch_embed.proj_edit"
+"""The patch embedding of the text-to-video base, which an InsViE checkpoint keeps unused, and that of the editor."""
 _DROPPED = re.compile(r"mixins\.pos_embed\.|transformer\.(position|word)_embeddings\.|.*embed_tokens")
 """Tables that the network recomputes (positions), or has no use for (a vocabulary of one)."""
+_ENDS = ("weight", "bias")
 
 
-def to_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_diffusers(state: Mapping[str, Tensor], origin: str = "the SAT checkpoint") -> dict[str, Tensor]:
     """The weights of a SAT transformer under diffusers' names.
+
+    diffusers computes the last norm with eps 1e-5 where SAT has 1e-6, which moves the output by some 4e-6 of its norm;
+    for closer parity set `norm_out.norm.eps`.
 
     Args:
         state: Plain weights, `model.diffusion_model.` stripped. With `proj_edit` (channels noisy, source) that becomes
             the patch embedding and the unused `proj` is dropped; without it `proj` does, as in the text-to-video base.
+        origin: What an error names as the place.
 
     Raises:
         InputError: When keys are missing or left over; names every one.
     """
-    names = _names(state)
-    legal = {f"{sat}.{end}" for sat in names for end in ("weight", "bias")}
-    unused = {f"{_PATCH}.{end}" for end in ("weight", "bias")}
-    require_keys(legal, [key for key in state if not _DROPPED.match(key) and key not in unused - legal], "SAT weights")
+    layers = {int(found[1]) for key in state if (found := re.match(r"transformer\.layers\.(\d+)\.", key))}
+    edits = f"{PATCH_EDIT}.weight" in state
+    names = _layout(range(max(layers, default=0) + 1), PATCH_EDIT if edits else PATCH)
+    unused = {f"{PATCH}.{end}" for end in _ENDS} if edits else set()
+    kept = {key for key in state if not is_table(key)} - unused
+    require_keys([f"{sat}.{end}" for sat in names for end in _ENDS], kept, origin)
     return {
         f"{target}.{end}": rows
         for sat, targets in names.items()
-        for end in ("weight", "bias")
+        for end in _ENDS
         for target, rows in zip(targets, _split(state[f"{sat}.{end}"], sat, len(targets)), strict=True)
     }
 
@@ -62,31 +70,35 @@ def to_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def from_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of `to_diffusers`, bit for bit; without the tables and the unused `proj` that it drops."""
     blocks = {int(key.split(".")[1]) for key in state if key.startswith("transformer_blocks.")}
-    doubled = state["patch_embed.proj.weight"][0].numel() != len(state["proj_out.weight"])  # noisy, source -> noisy
-    names = _layout(blocks, _PATCH_EDIT if doubled else _PATCH)
+    edits = state["patch_embed.proj.weight"][0].numel() != len(state["proj_out.weight"])  # noisy and source to noisy
     return {
         f"{sat}.{end}": _merge([state[f"{target}.{end}"] for target in targets], sat)
-        for sat, targets in names.items()
-        for end in ("weight", "bias")
+        for sat, targets in _layout(sorted(blocks), PATCH_EDIT if edits else PATCH).items()
+        for end in _ENDS
     }
 
 
-def require_keys(legal: Collection[str], found: Collection[str], origin: str) -> None:
-    """Raise `InputError` unless the keys are exactly the legal ones; the sentence names every misfit."""
-    missing, extra = set(legal) - set(found), set(found) - set(legal)
-    if missing or extra:
-        lists = [f"{what} {', '.join(_ranges(keys))}" for what, keys in (("no", missing), ("unknown", extra)) if keys]
-        raise InputError(f"{origin} are not those of this model: {'; '.join(lists)}")
+def is_table(key: str) -> bool:
+    """Whether a key is one that `to_diffusers` drops, apart from the unused patch embedding."""
+    return _DROPPED.match(key) is not None
 
 
-def _names(state: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    layers = {int(found[1]) for key in state if (found := re.match(r"transformer\.layers\.(\d+)\.", key))}
-    return _layout(range(max(layers, default=0) + 1), _PATCH_EDIT if f"{_PATCH_EDIT}.weight" in state else _PATCH)
+def lora_names(layers: int) -> dict[str, str]:
+    """SAT's name of every LoRA matrix of a transformer, and PEFT's: `layers` x 4 projections x 2."""
+    return {
+        f"{sat.format(layer)}.matrix_{half}.{part}": f"transformer_blocks.{layer}.{target}.lora_{half}.weight"
+        for layer in range(layers)
+        for sat, targets in _BLOCK.items()
+        if ".attention." in sat
+        for part, target in enumerate(targets)
+        for half in "AB"
+    }
 
 
 def _layout(blocks: Iterable[int], patch: str) -> dict[str, tuple[str, ...]]:
     """SAT's modules, and those of diffusers that the rows of each are split into."""
-    names = {patch: ("patch_embed.proj",)} | {sat: (target,) for sat, target in _MODEL.items()}
+    names: dict[str, tuple[str, ...]] = {patch: ("patch_embed.proj",)}
+    names |= {sat: (target,) for sat, target in _MODEL.items()}
     for block in blocks:
         for sat, targets in _BLOCK.items():
             names[sat.format(block)] = tuple(f"transformer_blocks.{block}.{target}" for target in targets)
@@ -106,18 +118,4 @@ def _split(rows: Tensor, sat: str, parts: int) -> Iterator[Tensor]:
 
 def _merge(parts: list[Tensor], sat: str) -> Tensor:
     """Inverse of `_split`."""
-    return stack([part.unflatten(0, (_streams(sat), -1)) for part in parts], 1).flatten(0, 2)
-
-
-def _ranges(keys: Iterable[str]) -> list[str]:
-    """Keys that differ in their layer only are written as one: `layers.{0-29}.mlp.weight`."""
-    pattern = re.compile(r"(?<=\.)\d+(?=\.)")
-    split = sorted((pattern.sub("{}", key, count=1), int((pattern.findall(key) or [-1])[0])) for key in keys)
-    names = []
-    for name, group in groupby(split, lambda pair: pair[0]):
-        numbers = [number for _, number in group]
-        for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
-            run_numbers = [number for _, number in run]
-            first, last = run_numbers[0], run_numbers[-1]
-            names.append(name.format(first) if first == last else name.format(f"{{{first}-{last}}}"))
-    return names
+    return torch.stack([part.unflatten(0, (_streams(sat), -1)) for part in parts], 1).flatten(0, 2)
