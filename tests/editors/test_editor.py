@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,7 @@ def test_an_edited_file_tells_what_made_it(tmp_path: Path) -> None:
     told = json.loads(read_comment(tmp_path / "out.mp4"))
     assert told == {
         "editor": "Inverting", "video": "in.mp4", "instruction": "größer", "seed": 4, "num_inference_steps": 50,
-        "guidance": {"guidance_scale": 2.0, "video_guidance_scale": 1.0}, "frame_rule": "keep", "resize": "pad",
+        "guidance": asdict(Guidance(2.0, 1.0)), "frame_rule": "keep", "resize": "pad",
     }  # fmt: skip
 
 

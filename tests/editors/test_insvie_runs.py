@@ -1,5 +1,6 @@
 """The InsViE editor in runs: it learns, delivers what it learned, and resumes and chains exactly."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -125,9 +126,23 @@ def test_keyword_arguments_override_the_stored_settings(trained: SimpleNamespace
     assert (editor.num_inference_steps, editor.sampler, editor.lora_rank) == (7, "dpm", 4)
 
 
-def test_weights_of_another_rank_are_one_sentence(trained: SimpleNamespace, make_editor: Make) -> None:
-    with pytest.raises(InputError, match=r"weights are of another editor: .* has shape .*, this editor needs "):
-        make_editor(start_from=trained.folder / "weights", lora_rank=8)
+@pytest.mark.parametrize(("name", "value"), [("lora_rank", 8), ("lora_alpha", 8.0), ("trainable", "all")])
+def test_weights_of_another_lora_are_one_sentence(
+    trained: SimpleNamespace, make_editor: Make, name: str, value: object
+) -> None:
+    with pytest.raises(InputError, match=rf"were made with {name} .*, this run has .*: set --model.{name}="):
+        make_editor(start_from=trained.folder / "weights", **{name: value})
+
+
+def test_weights_that_bring_their_base_are_not_put_on_another(
+    trained: SimpleNamespace, make_editor: Make, base: Path, tmp_path: Path
+) -> None:
+    made = trained.editor.deliverable()
+    shutil.copytree(base, tmp_path / "base")
+    save_deliverable(replace(made, settings={**made.settings, "base": "./base"}), tmp_path)
+    with pytest.raises(InputError, match=r"were made with base .*: set --model.base="):
+        make_editor(start_from=tmp_path)
+    make_editor(start_from=tmp_path, base=str(tmp_path / "base"))
 
 
 def test_without_an_average_raw_weights_are_delivered(make_editor: Make, tmp_path: Path, batch: EditBatch) -> None:

@@ -137,7 +137,21 @@ class InsViE(LightningModule):
         self.scheduler = build_scheduler(self.sampler, parts.scheduler.config)
         self.lpips = build_lpips(self.perceptual) if max(self.lpips_weights) > 0 else None
         if self.start_from is not None:
-            self._continue_from(load_deliverable(self.start_from), str(self.start_from))
+            deliverable = load_deliverable(self.start_from)
+            self._check_start(deliverable.settings)
+            self._continue_from(deliverable, str(self.start_from))
+
+    def _check_start(self, settings: dict[str, Any]) -> None:
+        """Refuse to train on with what would give the weights of `start_from` another meaning."""
+        names = ["trainable", "lora_rank", "lora_alpha"] if self.trainable == "lora" else ["trainable"]
+        if str(self.start_from) in str(settings.get("base")):  # an imported checkpoint that brought its own base
+            names.append("base")
+        for name in names:
+            if name in settings and settings[name] != getattr(self, name):
+                raise InputError(
+                    f"the weights in {self.start_from} were made with {name} {settings[name]!r}, this run has "
+                    f"{getattr(self, name)!r}: set --model.{name}={settings[name]}"
+                )
 
     def _continue_from(self, deliverable: Deliverable, origin: str) -> None:
         load_trainable(self.transformer, deliverable.raw, origin)
@@ -290,7 +304,7 @@ class InsViE(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over what is trained, with the schedule of the current stage."""
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, self.lr, betas=self.betas, weight_decay=self.weight_decay)
+        optimizer = torch.optim.AdamW(parameters, self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=True)
         schedule = get_scheduler(
             self.lr_schedule, optimizer, num_warmup_steps=self.warmup_steps, num_training_steps=self._stage_steps()
         )
