@@ -10,7 +10,7 @@ from insvie_lightning.cli import main
 SHIPPED = {
     "toy_vae": ("val_psnr_db", 31.56, 0.3),
     "toy_base": ("val_caption_recall", 0.989, 0.02),
-    "toy_clip": ("val_retrieval", 0.949, 0.03),
+    "toy_clip": ("val_retrieval", 0.945, 0.03),
 }
 
 

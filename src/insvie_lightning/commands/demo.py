@@ -12,7 +12,7 @@ from insvie_lightning.video import write_clip
 
 ROOT = Path("runs/demo")
 SAMPLES = 8192
-STEPS = {"s1": 3000, "s2": 1600, "s3": 200}
+STEPS = {"s1": 3000, "s2": 4000, "s3": 150}
 SCORES = ("recolour_accuracy", "removal_accuracy", "psnr_db")
 
 
