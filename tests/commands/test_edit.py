@@ -1,6 +1,7 @@
 """`insvie edit`: any video in, the same length and size out; bad input in one sentence."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from insvie_lightning.cli import main
 from insvie_lightning.editors import editor
 from insvie_lightning.editors.insvie import InsViE
 from insvie_lightning.video import read_clip, read_comment, write_clip
+from insvie_lightning.weights.components import base_folder
 from insvie_lightning.weights.deliverable import save_deliverable
 
 
@@ -68,6 +70,18 @@ def test_weights_take_options_of_their_model(weights: Path, tmp_path: Path, monk
     assert [(one["num_inference_steps"], one["seed"]) for one in told] == [(2, 0), (1, 0), (1, 5)]
     assert [one["guidance"]["guidance_scale"] for one in told] == [4.5, 1.5, 4.5]
     assert len(saved) == 1
+
+
+def test_weights_that_bring_their_base_are_edited_with_it(weights: Path, tmp_path: Path) -> None:
+    own = tmp_path / "weights"
+    shutil.copytree(weights, own)
+    shutil.copytree(base_folder("toy"), own / "base")
+    settings = json.loads((own / "editor.json").read_text())
+    (own / "editor.json").write_text(json.dumps({**settings, "base": "./base"}))
+    source = small(tmp_path / "in.mp4", 1)
+    for folder, name in ((own, "own.mp4"), (weights, "toy.mp4")):
+        assert edit(folder, source, tmp_path / name) == 0
+    assert np.array_equal(read_clip(tmp_path / "own.mp4").frames, read_clip(tmp_path / "toy.mp4").frames)
 
 
 def test_a_table_is_edited_and_bad_rows_are_told(

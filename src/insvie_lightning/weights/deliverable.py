@@ -77,7 +77,7 @@ def save_deliverable(deliverable: Deliverable, folder: Path) -> None:
 
 
 def load_deliverable(folder: Path) -> Deliverable:
-    """Read a deliverable; a `base` that lies in its folder is found from wherever it is read.
+    """Read a deliverable.
 
     Raises:
         InputError: When the folder is not one, or a file of it is damaged.
@@ -86,19 +86,21 @@ def load_deliverable(folder: Path) -> Deliverable:
     with _named(folder):
         raw = load_file(folder / "raw.safetensors")
         ema = load_file(folder / "ema.safetensors") if (folder / "ema.safetensors").exists() else None
-    if "base" in settings and (folder / settings["base"]).is_dir():
-        settings["base"] = str(folder / settings["base"])
     return Deliverable(settings, raw, ema, settings.pop("ema_updates"))
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
     """Read only how to build the editor: its class under `editor`, where it names one, and the class's arguments.
 
+    A `base` that lies in the folder is found from wherever it is read.
+
     Raises:
         InputError: When the folder is no deliverable, or the file is damaged.
     """
     with _named(folder):
         settings: dict[str, Any] = json.loads((folder / "editor.json").read_text())
+    if "base" in settings and (folder / settings["base"]).is_dir():
+        settings["base"] = str(folder / settings["base"])
     return settings
 
 
