@@ -136,6 +136,17 @@ def test_nothing_to_edit_or_to_change_is_one_sentence() -> None:
         Editor(Inverting()).edit(Clip(noise(1), 8), "  ")
 
 
+@pytest.mark.parametrize("shape", [(9, 32, 48), (13, 32, 48), (9, 64, 96), (5, 16, 32)])
+def test_a_batch_never_asks_for_more_than_the_base_was_made_for(shape: tuple[int, int, int]) -> None:
+    model = Inverting()
+    model.working_shape = (9, 32, 48)  # type: ignore[misc]
+    frames, height, width = shape
+    source = torch.full((2, frames, 3, height, width), 60, dtype=torch.uint8)
+    edited = Editor(model).edit_batch(EditBatch(("a", "b"), ("invert", "invert"), source=source))
+    torch.testing.assert_close(edited, -to_device_pixels(source))
+    assert all(length <= 9 and height * width <= 32 * 48 for length, _, height, width in model.seen)
+
+
 # ---------------------------------------------------------------- files
 
 

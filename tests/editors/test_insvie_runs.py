@@ -114,6 +114,29 @@ def test_test_and_predict_take_the_average_of_start_from(
     assert torch.equal(outputs[0].edited, expected)
 
 
+def test_a_test_gives_every_frame_back(make_editor: Make, batch: EditBatch) -> None:
+    assert batch.source is not None
+    longer = replace(batch, source=torch.cat([batch.source, batch.source[:, :3]], 1), edited=None)
+    assert make_editor().test_step(longer, 0).edited.shape == (4, 8, 3, 32, 48)
+
+
+@pytest.mark.parametrize("use_ema", [True, False])
+def test_an_editor_is_whole_before_it_is_placed(make_editor: Make, base: Path, use_ema: bool) -> None:
+    editor = InsViE(base=str(base), lora_rank=4, use_ema=use_ema)
+    editor.setup("predict")
+    assert editor.transformer is not None and editor.text_encoder is not None
+
+
+def test_half_precision_is_trained_with_clipped_gradients(
+    make_editor: Make, toy_shards: Path, fit: Fit, tmp_path: Path
+) -> None:
+    editor = make_editor(random_weights=True)
+    before = {name: value.clone() for name, value in trainable_weights(editor.transformer).items()}
+    fit(editor, curriculum(toy_shards, S1), tmp_path, LoraEMA(0.9), precision="bf16-mixed")
+    after = trainable_weights(editor.transformer)
+    assert all(value.isfinite().all() and not torch.equal(value, before[name]) for name, value in after.items())
+
+
 def test_start_from_carries_raw_and_averaged_weights_on(trained: SimpleNamespace, make_editor: Make) -> None:
     editor = make_editor(start_from=trained.folder / "weights")
     assert_equal(trainable_weights(editor.transformer), trainable_weights(trained.editor.transformer))

@@ -206,12 +206,15 @@ class Editor:
     def edit_batch(self, batch: EditBatch) -> Tensor:
         """Edit a batch of sources B F 3 H W of any length and size; B F 3 H W in [-1, 1].
 
-        Sources of the network's own multiples go through it as one batch, others one by one as in `edit`.
+        Sources of legal length and size, no longer and no larger than the base was made for, go through the network as
+        one batch; others one by one as in `edit`.
         """
         if batch.source is None:
             return self.model.edit_batch(batch)
         _, frames, _, height, width = batch.source.shape
-        if frames == legal_frames(frames) and not (height % SIDE_MULTIPLE or width % SIDE_MULTIPLE):
+        base_frames, base_height, base_width = self.model.working_shape
+        legal = frames == legal_frames(frames) and not (height % SIDE_MULTIPLE or width % SIDE_MULTIPLE)
+        if legal and frames <= base_frames and height * width <= base_height * base_width:
             return self.model.edit_batch(batch)
         clips = [
             np.stack(list(self._edited(source.cpu().numpy(), (height, width), instruction, EditOptions(), key)))

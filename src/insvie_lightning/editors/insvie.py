@@ -138,19 +138,22 @@ class InsViE(LightningModule):
         self.lpips = build_lpips(self.perceptual) if max(self.lpips_weights) > 0 else None
         if self.start_from is not None:
             deliverable = load_deliverable(self.start_from)
-            self._check_start(deliverable.settings)
+            self._check_start(deliverable.settings, str(self.start_from))
             self._continue_from(deliverable, str(self.start_from))
 
-    def _check_start(self, settings: dict[str, Any]) -> None:
+    def _check_start(self, settings: dict[str, Any], origin: str) -> None:
         """Refuse to train on with what would give the weights of `start_from` another meaning."""
-        names = ["trainable", "lora_rank", "lora_alpha"] if self.trainable == "lora" else ["trainable"]
-        if str(self.start_from) in str(settings.get("base")):  # an imported checkpoint that brought its own base
-            names.append("base")
-        for name in names:
-            if name in settings and settings[name] != getattr(self, name):
+        own: dict[str, Any] = {"trainable": self.trainable}
+        if self.trainable == "lora":
+            own |= {"lora_rank": self.lora_rank, "lora_alpha": self.lora_alpha}
+        base = Path(settings.get("base", "")).resolve()
+        if Path(origin).resolve() in base.parents and base != Path(self.base).resolve():
+            own["base"] = self.base  # an imported checkpoint brought its own base
+        for name, value in own.items():
+            if (made := settings.get(name, value)) != value:
                 raise InputError(
-                    f"the weights in {self.start_from} were made with {name} {settings[name]!r}, this run has "
-                    f"{getattr(self, name)!r}: set --model.{name}={settings[name]}"
+                    f"the weights in {origin} were made with {name} {made!r}, this run has {value!r}: "
+                    f"set --model.{name}={made}"
                 )
 
     def _continue_from(self, deliverable: Deliverable, origin: str) -> None:
@@ -159,10 +162,10 @@ class InsViE(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Outside training, take the averaged weights."""
-        if stage == "fit" or not self.use_ema:
+        if stage == "fit":
             return
         self.configure_model()  # Lightning would call it only after this hook
-        if self.ema is not None:
+        if self.use_ema and self.ema is not None:
             load_trainable(self.transformer, self.ema, str(self.start_from))
 
     @classmethod
@@ -194,7 +197,7 @@ class InsViE(LightningModule):
         """The trained weights and what is needed to build the editor around them."""
         settings = {
             "editor": type(self).__name__,
-            "base": self.base,
+            "base": str(Path(self.base).resolve()) if "/" in self.base and Path(self.base).is_dir() else self.base,
             "lora_rank": self.lora_rank,
             "lora_alpha": self.lora_alpha,
             "trainable": self.trainable,
@@ -304,7 +307,12 @@ class InsViE(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over what is trained, with the schedule of the current stage."""
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=True)
+        fused = "mixed" not in str(
+            self.trainer.precision
+        )  # there, Lightning refuses to clip the gradients of a fused one
+        optimizer = torch.optim.AdamW(
+            parameters, self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=fused
+        )
         schedule = get_scheduler(
             self.lr_schedule, optimizer, num_warmup_steps=self.warmup_steps, num_training_steps=self._stage_steps()
         )
@@ -328,8 +336,8 @@ class InsViE(LightningModule):
         return EditedVideos(self.edit_batch(batch))
 
     def test_step(self, batch: EditBatch, batch_idx: int) -> EditedVideos:  # type: ignore[override]
-        """Edited videos for the callbacks."""
-        return EditedVideos(self.edit_batch(batch))
+        """Edited videos for the callbacks; any length and size."""
+        return EditedVideos(Editor(self).edit_batch(batch))
 
     def predict_step(self, batch: EditBatch, batch_idx: int) -> EditedVideos:
         """Edited videos, of any length and size."""
