@@ -32,8 +32,8 @@ def index(
     """Write the manifest of a CSV and its zips, which makes `dst` a data set for training, statistics and selection.
 
     Only names are looked at, so a video that cannot be decoded is found when it is read. The shape of clips is not
-    known. Rows whose videos are not there become rejected samples. A rerun makes the manifest anew; that of another table
-    needs a folder of its own.
+    known. Rows whose videos are not there become rejected samples. A rerun makes the manifest anew; that of
+    another table needs a folder of its own.
 
     Args:
         src: As in `read_layout`.
