@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from insvie_lightning.errors import InputError, nearest
+from insvie_lightning.errors import InputError, first_line, nearest
 from insvie_lightning.shards.mapped import map_rows
 from insvie_lightning.shards.record import COLUMNS, LATER
 
@@ -201,7 +201,7 @@ def _open_part(path: Path) -> Iterator[pq.ParquetFile]:
                 raise InputError(f"{path} is no manifest: it has no column {min(missing)!r}")
             yield file
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} is no readable manifest: {_first_line(error)}") from None
+        raise InputError(f"{path} is no readable manifest: {first_line(error)}") from None
 
 
 def _fingerprint(parts: Sequence[Path]) -> bytes:
@@ -209,8 +209,4 @@ def _fingerprint(parts: Sequence[Path]) -> bytes:
 
 
 def _illegal(where: str, error: Exception) -> InputError:
-    return InputError(f"the clause {where!r} is no legal SQL condition: {_first_line(error)}")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+    return InputError(f"the clause {where!r} is no legal SQL condition: {first_line(error)}")

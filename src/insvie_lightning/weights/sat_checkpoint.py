@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from insvie_lightning.errors import InputError
+from insvie_lightning.errors import InputError, first_line
 
 FILE = "mp_rank_00_model_states.pt"
 TRANSFORMER, VAE = "model.diffusion_model.", "first_stage_model."
@@ -84,7 +84,7 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         code = re.search(r"GLOBAL (\S+)", str(error))
         if code:
             raise InputError(f"{file} holds code ({code[1]}), which is not run; legal is a file of tensors") from error
-        raise InputError(f"{file} is damaged, cut off, or no file of weights: {_first_line(error)}") from error
+        raise InputError(f"{file} is damaged, cut off, or no file of weights: {first_line(error)}") from error
     rest = content if isinstance(content, dict) else {}
     state = next((rest[name] for name in _WRAPPERS if isinstance(rest.get(name), Mapping)), rest)
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
@@ -96,7 +96,8 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def read_checkpoint(file: Path) -> SatCheckpoint:
     """Read a SAT checkpoint of CogVideoX.
 
-    The autoencoder (`read_vae`), the text encoder, LPIPS and what the engine registers besides are passed over; every other key is returned.
+    The autoencoder (`read_vae`), the text encoder, LPIPS and what the engine registers besides are passed over; every
+    other key is returned.
 
     Raises:
         InputError: When the file is damaged, holds code, or is no such checkpoint.
@@ -124,7 +125,3 @@ def read_checkpoint(file: Path) -> SatCheckpoint:
     for name in wrapped:
         transformer[name.replace(".original.", ".")] = transformer.pop(name)
     return SatCheckpoint(transformer, matrices, int(rest.get("iteration", 0)))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
