@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from insvie_lightning.batch import Clip, EditBatch
+from insvie_lightning.nets.latents import to_uint8
 from insvie_lightning.video import write_clip
 
 DEFAULT_FPS = 8.0
@@ -79,7 +80,9 @@ class EditSamples(Callback):
         if wanted <= 0 or not trainer.is_global_zero:
             return
         folder = self._run_folder / "samples" / f"step-{trainer.global_step:06d}"
-        parts = {"source": batch.source, "edited": _pixels(edited[:wanted]), "target": batch.edited}
+        shown = edited[:wanted]
+        shown = shown if shown.dtype == torch.uint8 else to_uint8(shown)
+        parts = {"source": batch.source, "edited": shown, "target": batch.edited}
         pixels = {part: clips[:wanted].cpu() for part, clips in parts.items() if clips is not None}
         for i, key in enumerate(batch.keys[:wanted]):
             fps = batch.fps[i] if batch.fps else DEFAULT_FPS
@@ -90,13 +93,6 @@ class EditSamples(Callback):
         temporary = folder / ".samples.json.tmp"
         temporary.write_text(json.dumps(self._entries, indent=1, ensure_ascii=False), encoding="utf-8")
         os.replace(temporary, folder / "samples.json")
-
-
-def _pixels(clips: Tensor) -> Tensor:
-    """Return float in [-1, 1] as uint8; uint8 stays as it is."""
-    return (
-        clips if clips.dtype == torch.uint8 else clips.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-    )
 
 
 def _psnr_db(edited: Tensor, target: Tensor) -> float:

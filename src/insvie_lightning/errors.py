@@ -16,3 +16,8 @@ def nearest(value: str, legal: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the legal value closest to `value`, or an empty string when none is close."""
     close = get_close_matches(value, list(legal), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what another library says, at most 160 characters; the kind of error if it is silent."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

@@ -11,6 +11,7 @@ from insvie_lightning.batch import Clip, Triplet
 from insvie_lightning.errors import InputError
 from insvie_lightning.shards import convert as module
 from insvie_lightning.shards.convert import convert
+from insvie_lightning.shards.index import index
 from insvie_lightning.shards.manifest import open_manifest
 from insvie_lightning.shards.read import decode_triplet, iterate_samples
 from insvie_lightning.shards.verify import verify
@@ -151,6 +152,14 @@ def test_rerun_continues_and_never_repeats(videos: Path, tmp_path: Path, monkeyp
 def test_destination_of_another_data_set(videos: Path, dataset: Path) -> None:
     with pytest.raises(InputError, match="holds 5 other samples"):
         convert(table(videos), dataset)
+
+
+@pytest.mark.parametrize("rows", [ROWS, ROWS.replace("a.mp4", "gone.mp4")])
+def test_an_index_is_no_destination(videos: Path, tmp_path: Path, rows: str) -> None:
+    """Its keys are those of the rows, but none of its samples is in a shard; not even when the first is rejected."""
+    index(table(videos, rows), tmp_path / "dst")
+    with pytest.raises(InputError, match=r"dst holds the index of train\.csv, not shards of its own; choose an empty"):
+        convert(table(videos, rows), tmp_path / "dst")
 
 
 def test_real_triplets(shared: Path, tmp_path: Path) -> None:

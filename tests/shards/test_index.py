@@ -86,6 +86,21 @@ def test_a_rerun_makes_the_manifest_anew(release: Path) -> None:
     assert len(open_manifest(release).query()) == 4
 
 
+def test_the_manifest_of_another_table_is_not_replaced(release: Path, tmp_path: Path) -> None:
+    (release / "test.csv").write_text("video,instruct\nb.mp4,make it grey\n")
+    index(release / "train.csv")
+    with pytest.raises(InputError, match=r"raw holds the index of train\.csv already; .* of test\.csv .*, DST$"):
+        index(release / "test.csv")
+    assert len(open_manifest(release).query()) == 3
+    assert index(release / "test.csv", tmp_path / "test").samples == 1
+
+
+def test_a_folder_is_its_table(release: Path) -> None:
+    """Named either way it is the same table, so that a rerun replaces its manifest."""
+    for src in (release, release / "train.csv", release):
+        assert index(src).samples == 3
+
+
 def test_shards_are_never_replaced(release: Path, make_triplet: Callable[..., Triplet]) -> None:
     with ShardWriter(release) as writer:
         writer.write(make_triplet("mine"))

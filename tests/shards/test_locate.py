@@ -48,6 +48,22 @@ def test_members_are_found_in_whichever_zip_has_them(tmp_path: Path) -> None:
     assert '"line":2' in first["lineage"] and f'"{tmp_path}/source/a.mp4"' in first["lineage"]
 
 
+def test_folders_behind_links_are_found(tmp_path: Path) -> None:
+    """Zips and files on other disks, and links that lead back."""
+    disk = tmp_path / "disk"
+    src = release(tmp_path / "set", "a.mp4,x\n00/b.mp4,y\n", source__0={"a.mp4": "a", "00/b.mp4": "b"})
+    release(disk, "", zips__0={"a.mp4": "A"})
+    (disk / "files").mkdir()
+    (disk / "files" / "b.mp4").write_text("B")
+    edited = tmp_path / "set" / "edited"
+    edited.mkdir()
+    for link, target in {"00": disk / "files", "zips": disk / "zips", "up": tmp_path, "self": edited}.items():
+        (edited / link).symlink_to(target, target_is_directory=True)
+    (disk / "zips" / "back").symlink_to(edited, target_is_directory=True)
+    assert contents(src) == [(b"a", b"A"), (b"b", b"B")]
+    assert {row["shard"] for row in located(src)} == {"edited/zips/0.zip", "edited/00/b.mp4"}
+
+
 def test_zips_by_pattern_or_name_beside_the_csv(tmp_path: Path) -> None:
     src = release(tmp_path, "a.mp4,x\nb.mp4,y\n", src_0={"a.mp4": "a"}, src_1={"b.mp4": "b"}, edited={"a.mp4": "A"})
     assert contents(src, source_dir="src_*.zip") == [(b"a", b"A"), "edited clip: no such file"]

@@ -4,6 +4,7 @@ import pytest
 
 from insvie_lightning.errors import InputError
 from insvie_lightning.shards import select as module
+from insvie_lightning.shards.index import index
 from insvie_lightning.shards.manifest import open_manifest
 from insvie_lightning.shards.read import iterate_samples, read_members
 from insvie_lightning.shards.select import select
@@ -70,3 +71,11 @@ def test_destination_of_another_selection(dataset: Path, tmp_path: Path) -> None
 def test_destination_is_the_source(dataset: Path) -> None:
     with pytest.raises(InputError, match="needs a folder of its own"):
         select(dataset, dataset, "true")
+
+
+def test_an_index_is_no_destination(videos: Path, tmp_path: Path) -> None:
+    (videos / "train.csv").write_text("video,instruct\na.mp4,make it red\nb.mp4,make it blue\n")
+    index(videos, tmp_path / "one")
+    index(videos, tmp_path / "other")
+    with pytest.raises(InputError, match=r"other holds the index of train\.csv, not shards of its own"):
+        select(tmp_path / "one", tmp_path / "other", "true")

@@ -1,10 +1,12 @@
 """Sentences about weights that do not fit."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from insvie_lightning.errors import InputError
-from insvie_lightning.weights.checks import name_keys, require_fit, require_keys
+from insvie_lightning.weights.checks import is_free, name_keys, require_fit, require_keys
 
 
 @pytest.mark.parametrize(
@@ -41,3 +43,10 @@ def test_values_must_be_finite(value: float) -> None:
     broken = {"h.0.a": torch.ones(2), "h.1.a": torch.tensor([1, value], dtype=torch.float16)}
     with pytest.raises(InputError, match=r"^x is spoilt: h\.1\.a has values that are nan or infinite$"):
         require_fit(broken, expected, "x")
+
+
+def test_only_nothing_and_an_empty_folder_are_free(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    free = {name: is_free(tmp_path / name) for name in ("absent", "empty", "file", ".")}
+    assert free == {"absent": True, "empty": True, "file": False, ".": False}

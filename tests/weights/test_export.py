@@ -186,9 +186,14 @@ def test_the_comparison_sees_a_wrong_scale(editor: Path, tmp_path: Path, monkeyp
 
 
 def test_nothing_is_overwritten(editor: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine").write_text("x")
-    with pytest.raises(InputError, match="is not empty; legal is a new or an empty folder"):
-        export_editor(editor, tmp_path)
+    mine = tmp_path / "mine.safetensors"
+    mine.write_text("x")
+    for path in (tmp_path, mine):
+        with pytest.raises(InputError, match=r"is there already and is not overwritten; legal is a new or an empty"):
+            export_editor(editor, path)
+    with pytest.raises(InputError, match=r"mine\.safetensors is there already .*; legal is a new file$"):
+        export_editor(editor, mine, "single")
+    assert [path.name for path in tmp_path.iterdir()] == [mine.name] and mine.read_text() == "x"
     with pytest.raises(InputError, match=r"a single file is written as \.safetensors only"):
         export_editor(editor, tmp_path / "x.ckpt", "single")
     (tmp_path / "empty").mkdir()

@@ -18,6 +18,7 @@ from insvie_lightning.editors.insvie import InsViE
 from insvie_lightning.errors import InputError
 from insvie_lightning.nets.source_concat import concat_source
 from insvie_lightning.toy.text import build_tokenizer
+from insvie_lightning.weights import released
 from insvie_lightning.weights.components import Components, load_components, save_components
 from insvie_lightning.weights.deliverable import load_deliverable
 from insvie_lightning.weights.released import PATCH_FILE, import_released, read_released
@@ -146,6 +147,28 @@ def test_golden_import_with_the_released_autoencoder(
         import_released(checkpoint, tmp_path / "editor", str(base), tmp_path / "3d-vae.pt")
     editor = InsViE.from_pretrained(tmp_path / "editor")
     assert error(editor.vae.decode(golden.tensors["vae/z"]).sample, golden.tensors["vae/recon"]) <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(AutoencoderKLCogVideoX, "save_pretrained"), (released, "save_deliverable")]
+)
+def test_golden_an_interrupted_import_is_run_again(
+    golden, checkpoint: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, name: str
+) -> None:
+    """Stopped while it writes the base, or between the base and the trained weights."""
+    vae, editor = tmp_path / "3d-vae.pt", tmp_path / "sub/editor"
+    torch.save({"state_dict": golden.part("vae/state_dict/")}, vae)
+
+    def stop(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(owner, name, stop)
+    with pytest.raises(KeyboardInterrupt):
+        import_released(checkpoint, editor, str(base), vae)
+    monkeypatch.undo()
+    import_released(checkpoint, editor, str(base), vae)
+    assert load_deliverable(editor).settings["base"] == str(editor / "base")
+    assert [path.name for path in editor.parent.iterdir()] == ["editor"]
 
 
 def test_golden_averaged_weights_are_those_of_the_sibling(module, base: Path, lora_forward, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_every_wrapper_is_taken_off(tmp_path: Path, wrapper: str | None, zipped:
     torch.save(content, tmp_path / "x.pt", _use_new_zipfile_serialization=zipped)
     again = read_checkpoint(tmp_path / "x.pt")
     assert again.transformer.keys() == {"time_embed.0.weight", f"{QKV}.weight"}
-    assert again.matrices.keys() == {f"{QKV}.matrix_A.0"} and again.vae.keys() == {"decoder.conv_in.conv.weight"}
+    assert again.matrices.keys() == {f"{QKV}.matrix_A.0"}
     assert again.iteration == 0 and len(again.transformer[f"{QKV}.weight"]) == 3
 
 
@@ -90,7 +90,7 @@ def test_without_prefix_and_frozen_parts_and_as_safetensors(tmp_path: Path) -> N
     kept = {key.removeprefix("model.diffusion_model."): v for key, v in state().items() if key.startswith("model.")}
     save_file(kept, tmp_path / "x.safetensors")
     again = read_checkpoint(tmp_path / "x.safetensors")
-    assert again.transformer.keys() == {"time_embed.0.weight", f"{QKV}.weight"} and not again.vae
+    assert again.transformer.keys() == {"time_embed.0.weight", f"{QKV}.weight"}
 
 
 def test_random_states_beside_the_weights_are_legal(tmp_path: Path) -> None:
@@ -173,4 +173,4 @@ def test_lora_beside_plain_weights_is_one_sentence(tmp_path: Path) -> None:
 def test_golden_checkpoint(checkpoint: Path) -> None:
     again = read_checkpoint(find_checkpoint(checkpoint))
     assert again.iteration == int((checkpoint / "latest").read_text())
-    assert again.vae and again.matrices and not any("." not in name for name in again.transformer)
+    assert again.matrices and not any("." not in name for name in again.transformer)

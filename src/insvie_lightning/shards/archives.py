@@ -98,12 +98,24 @@ def unzip_member(read: Callable[[int, int], bytes], offset: int, size: int, name
 
 def _find(folder: Path) -> tuple[list[Path], list[Path]]:
     if folder.is_dir():
-        files = [Path(parent, name) for parent, _, names in os.walk(folder) for name in names]
+        files = list(_walk(folder))
     else:
         beside = folder.with_name(f"{folder.name}.zip")
         files = [beside] if beside.is_file() else list(folder.parent.glob(folder.name))
     zips = sorted(path for path in files if path.suffix.lower() == ".zip")
     return sorted(set(files) - set(zips)) if folder.is_dir() else [], zips
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield all files below a folder, also behind links, as those that spread a data set over several disks."""
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not _leads_back(Path(parent, name))]
+        yield from (Path(parent, name) for name in names)
+
+
+def _leads_back(path: Path) -> bool:
+    """Whether a path is a link to a folder that it lies in."""
+    return path.is_symlink() and any(above.resolve() == path.resolve() for above in path.parents)
 
 
 def _problem(info: zipfile.ZipInfo) -> str:

@@ -62,7 +62,7 @@ def convert(
         progress: Show a bar on stderr.
 
     Raises:
-        InputError: As `locate`; too many rows are bad; or `dst` holds other samples already.
+        InputError: As `locate`; too many rows are bad; or `dst` holds other samples already, or an index.
     """
     dst, folder = Path(dst), Path("/")
     rows = locate(

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 from insvie_lightning.batch import Origin
 from insvie_lightning.errors import InputError
 from insvie_lightning.shards.convert import Conversion, check_bad_rate, count_rows
+from insvie_lightning.shards.layouts import find_table
 from insvie_lightning.shards.locate import locate
-from insvie_lightning.shards.manifest import finished_shards
+from insvie_lightning.shards.manifest import finished_shards, indexed_table
 
 PART = "shard-000000.parquet"
 _ROWS_AT_ONCE = 16_384
@@ -31,7 +32,8 @@ def index(
     """Write the manifest of a CSV and its zips, which makes `dst` a data set for training, statistics and selection.
 
     Only names are looked at, so a video that cannot be decoded is found when it is read. The shape of clips is not
-    known. Rows whose videos are not there become rejected samples. A rerun makes the manifest anew.
+    known. Rows whose videos are not there become rejected samples. A rerun makes the manifest anew; that of
+    another table needs a folder of its own.
 
     Args:
         src: As in `read_layout`.
@@ -44,12 +46,16 @@ def index(
         max_bad_rate: Share of bad rows (0 to 1) above which nothing is written.
 
     Raises:
-        InputError: As `locate`; too many rows are bad; or `dst` holds shards that are no such manifest.
+        InputError: As `locate`; too many rows are bad; or `dst` holds shards that are no such manifest, or the
+            manifest of another table.
     """
     src = Path(src)
     dst = Path(dst) if dst else src if src.is_dir() else src.parent
     if others := [path.name for path in [*dst.glob("shard-*.tar"), *finished_shards(dst)] if path.name != PART]:
         raise InputError(f"{dst} holds shards already, such as {min(others)}; choose another folder for the manifest")
+    table = find_table(src).name
+    if (dst / PART).exists() and (other := indexed_table(dst / PART)) != table:
+        raise InputError(f"{dst} holds the index of {other} already; give the one of {table} a folder of its own, DST")
     rows = locate(
         src, dst, builder="index", source_dir=source_dir, edited_dir=edited_dir, origin=origin, dataset=dataset
     )

@@ -65,14 +65,25 @@ def read_layout(src: Path, source_dir: str = "source", edited_dir: str = "edited
         InputError: `src` is none of these, its header is not recognised, or it has no rows; and, when a row is asked
             for, it is no CSV there.
     """
-    if src.is_dir():
-        tables = sorted(src.glob("*.csv"))
-        if not tables and (src / INSTRUCTIONS).is_file():
-            return _read_instructions(src / INSTRUCTIONS, src / source_dir, src / edited_dir)
-        if len(tables) != 1:
-            raise InputError(f"{src} holds {len(tables)} CSV files; name the one to read, or add {INSTRUCTIONS}")
-        src = tables[0]
-    return _read_csv(src, src.parent / source_dir, src.parent / edited_dir)
+    table = find_table(src)
+    read = _read_instructions if src.is_dir() and table.name == INSTRUCTIONS else _read_csv
+    return read(table, table.parent / source_dir, table.parent / edited_dir)
+
+
+def find_table(src: Path) -> Path:
+    """Return the file that lists the rows: `src` itself, or the only one in that folder.
+
+    Raises:
+        InputError: The folder holds none, or several CSVs.
+    """
+    if not src.is_dir():
+        return src
+    tables = sorted(src.glob("*.csv"))
+    if not tables and (src / INSTRUCTIONS).is_file():
+        return src / INSTRUCTIONS
+    if len(tables) != 1:
+        raise InputError(f"{src} holds {len(tables)} CSV files; name the one to read, or add {INSTRUCTIONS}")
+    return tables[0]
 
 
 def guess_origin(name: str) -> Origin:

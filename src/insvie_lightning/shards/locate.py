@@ -14,7 +14,7 @@ import pyarrow as pa
 from insvie_lightning.batch import Origin
 from insvie_lightning.errors import InputError
 from insvie_lightning.shards.archives import LISTED, list_videos
-from insvie_lightning.shards.layouts import Entry, guess_origin, read_layout
+from insvie_lightning.shards.layouts import Entry, find_table, guess_origin, read_layout
 from insvie_lightning.shards.mapped import map_rows
 from insvie_lightning.shards.record import COLUMNS
 
@@ -139,7 +139,8 @@ def locate(
     """
     src, root = Path(os.path.abspath(src)), Path(os.path.abspath(root))
     entries = _entries(read_layout(src, source_dir, edited_dir), origin)
-    names = {"dataset": dataset or (src if src.is_dir() else src.parent).name, "builder": builder, "table": src.name}
+    table = find_table(src)
+    names = {"dataset": dataset or table.parent.name, "builder": builder, "table": table.name}
     columns = ", ".join(f'({_VALUES.get(name, name)})::{_sql(kind)} AS "{name}"' for name, kind in COLUMNS.items())
     with (
         tempfile.TemporaryDirectory(prefix="insvie-locate-") as spill,

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from insvie_lightning.errors import InputError, nearest
+from insvie_lightning.errors import InputError, first_line, nearest
 from insvie_lightning.shards.mapped import map_rows
 from insvie_lightning.shards.record import COLUMNS, LATER
 
@@ -151,12 +151,28 @@ def keys_done(folder: Path | str, planned: Iterable[str]) -> set[str]:
     """Return which of the planned keys finished shards hold already, for a job that is run again.
 
     Raises:
-        InputError: The folder holds other keys, too, so it belongs to another job.
+        InputError: The folder holds other keys, too, so it belongs to another job; or an index, whose samples lie
+            elsewhere, so that the job would have nothing left to do.
     """
+    for part in finished_shards(Path(folder)):
+        if table := indexed_table(part):
+            raise InputError(f"{folder} holds the index of {table}, not shards of its own; choose an empty folder")
     done = finished_keys(folder)
     if others := done.difference(planned):
         raise InputError(f"{folder} holds {len(others)} other samples, such as {min(others)!r}; choose an empty folder")
     return done
+
+
+def indexed_table(part: Path) -> str | None:
+    """Return the name of the table whose index a part is; None of a shard, whose samples lie in a tar beside it.
+
+    Raises:
+        InputError: As `read_part`.
+    """
+    with _open_part(part) as file:
+        first = next(file.iter_batches(1, columns=["tar_sha256", "lineage"]), None)
+    row = first.to_pylist()[0] if first else {"tar_sha256": "", "lineage": "{}"}
+    return None if row["tar_sha256"] else str(json.loads(row["lineage"]).get("table", "a table"))
 
 
 def read_part(path: Path, columns: list[str] | None = None) -> pa.Table:
@@ -185,7 +201,7 @@ def _open_part(path: Path) -> Iterator[pq.ParquetFile]:
                 raise InputError(f"{path} is no manifest: it has no column {min(missing)!r}")
             yield file
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} is no readable manifest: {_first_line(error)}") from None
+        raise InputError(f"{path} is no readable manifest: {first_line(error)}") from None
 
 
 def _fingerprint(parts: Sequence[Path]) -> bytes:
@@ -193,8 +209,4 @@ def _fingerprint(parts: Sequence[Path]) -> bytes:
 
 
 def _illegal(where: str, error: Exception) -> InputError:
-    return InputError(f"the clause {where!r} is no legal SQL condition: {_first_line(error)}")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+    return InputError(f"the clause {where!r} is no legal SQL condition: {first_line(error)}")

@@ -40,7 +40,7 @@ def select(
         How many samples the clause keeps.
 
     Raises:
-        InputError: The clause is illegal or keeps nothing, or `dst` holds other samples already.
+        InputError: The clause is illegal or keeps nothing, or `dst` holds other samples already, or an index.
     """
     src, dst = Path(src), Path(dst)
     if src.resolve() == dst.resolve():

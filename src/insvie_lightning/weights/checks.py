@@ -1,8 +1,9 @@
-"""Whether named weights are those that a network needs; if not, one sentence that names every misfit."""
+"""Before weights are taken or written: are they those that a network needs, if not which; is there room for them."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
 from itertools import groupby
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -41,6 +42,11 @@ def require_fit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], o
     broken = [name for name, value in weights.items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise InputError(f"{origin} is spoilt: {name_keys(broken)} has values that are nan or infinite")
+
+
+def is_free(path: Path) -> bool:
+    """Whether something can be written at a path without loss: nothing is there, or an empty folder."""
+    return not any(path.iterdir()) if path.is_dir() else not path.exists()
 
 
 def name_keys(keys: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import insvie_lightning
 from insvie_lightning.errors import InputError
 from insvie_lightning.nets.source_concat import add_lora, widen_patch_embedding
+from insvie_lightning.weights.checks import is_free
 from insvie_lightning.weights.components import PARTS, base_folder, part_folder
 from insvie_lightning.weights.deliverable import load_deliverable, load_trainable
 from insvie_lightning.weights.lora import Lora, for_tools, to_sat
@@ -71,8 +72,9 @@ def export_editor(
     """
     if layout == "single" and destination.suffix != ".safetensors":
         raise InputError(f"{destination}: a single file is written as .safetensors only")
-    if destination.is_dir() and any(destination.iterdir()):
-        raise InputError(f"{destination} is not empty; legal is a new or an empty folder")
+    if not is_free(destination):
+        kind = "file" if layout == "single" else "or an empty folder"
+        raise InputError(f"{destination} is there already and is not overwritten; legal is a new {kind}")
     editor, dtype = _open(folder, use_ema), dtype or torch.float32
     write, read = _LAYOUTS[layout]
     part = destination.with_name(f".{destination.stem}.part{destination.suffix}")

@@ -15,7 +15,7 @@ from torch import Tensor
 from insvie_lightning.errors import InputError
 from insvie_lightning.nets.source_concat import add_lora, widen_patch_embedding
 from insvie_lightning.weights import lora as loras
-from insvie_lightning.weights.checks import require_fit
+from insvie_lightning.weights.checks import is_free, require_fit
 from insvie_lightning.weights.components import PARTS, base_folder, part_folder
 from insvie_lightning.weights.deliverable import Deliverable, save_deliverable, trainable_weights
 from insvie_lightning.weights.lora import Lora
@@ -68,7 +68,8 @@ def import_released(
     Raises:
         InputError: When a file is damaged, holds code, does not fit the base, or has values that are not finite.
     """
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "editor.json").exists():
+    is_editor = (folder / "editor.json").exists()
+    if not (is_editor or is_free(folder)):
         raise InputError(f"{folder} holds something else than an editor; legal is a new folder, or an editor's")
     source_file = _find(source)
     model = base_folder(base)
@@ -85,12 +86,18 @@ def import_released(
         "lora_alpha": released.lora.alpha if released.lora else lora_alpha,
         "trainable": "lora" if released.lora else "all",
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    # A new editor appears whole: of an interrupted import nothing could tell that it may be overwritten.
+    part = folder if is_editor else folder.absolute().with_name(f".{folder.absolute().name}.part")
+    if not is_editor:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
     if autoencoder or _differs(released.frozen, model):
-        _save_base(folder / "base", model, released.frozen, autoencoder)
+        _save_base(part / "base", model, released.frozen, autoencoder)
         settings["base"] = "./base"
     deliverable = Deliverable(settings, released.trained, ema.trained if ema else None, ema.iteration if ema else 0)
-    save_deliverable(deliverable, folder)
+    save_deliverable(deliverable, part)
+    if not is_editor:
+        os.replace(part, folder)
     return deliverable
 
 

@@ -12,11 +12,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from insvie_lightning.errors import InputError
+from insvie_lightning.errors import InputError, first_line
 
 FILE = "mp_rank_00_model_states.pt"
 TRANSFORMER, VAE = "model.diffusion_model.", "first_stage_model."
-_FROZEN = ("conditioner.", "lpips.", "loss_fn.", "denoiser.", "sampler.")
+_PASSED_OVER = (VAE, "conditioner.", "lpips.", "loss_fn.", "denoiser.", "sampler.")
 _WRAPPERS = ("module", "model", "state_dict")
 _ARRAYS: list[Any] = [
     np.ndarray,
@@ -34,13 +34,11 @@ class SatCheckpoint:
     Args:
         transformer: Weights of the network itself, also under un-merged LoRA (there named `.original.`, here plainly).
         matrices: Un-merged LoRA; empty when merged or never there.
-        vae: The autoencoder; empty when left out.
         iteration: Updates that training had made; 0 when not told.
     """
 
     transformer: dict[str, Tensor]
     matrices: dict[str, Tensor]
-    vae: dict[str, Tensor]
     iteration: int
 
 
@@ -86,7 +84,7 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         code = re.search(r"GLOBAL (\S+)", str(error))
         if code:
             raise InputError(f"{file} holds code ({code[1]}), which is not run; legal is a file of tensors") from error
-        raise InputError(f"{file} is damaged, cut off, or no file of weights: {_first_line(error)}") from error
+        raise InputError(f"{file} is damaged, cut off, or no file of weights: {first_line(error)}") from error
     rest = content if isinstance(content, dict) else {}
     state = next((rest[name] for name in _WRAPPERS if isinstance(rest.get(name), Mapping)), rest)
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
@@ -98,7 +96,8 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def read_checkpoint(file: Path) -> SatCheckpoint:
     """Read a SAT checkpoint of CogVideoX.
 
-    The text encoder, LPIPS and what the engine registers besides are passed over; every other key is returned.
+    The autoencoder (`read_vae`), the text encoder, LPIPS and what the engine registers besides are passed over; every
+    other key is returned.
 
     Raises:
         InputError: When the file is damaged, holds code, or is no such checkpoint.
@@ -110,14 +109,12 @@ def read_checkpoint(file: Path) -> SatCheckpoint:
             f"{file} is no SAT checkpoint of CogVideoX: of its {len(state)} keys none begins with "
             f"'{prefix}transformer.layers.', the first is {next(iter(state))!r}"
         )
-    transformer, matrices, vae = {}, {}, {}
+    transformer, matrices = {}, {}
     for key, value in state.items():
         name = key.removeprefix(prefix)
-        if key.startswith(VAE):
-            vae[key.removeprefix(VAE)] = value
-        elif ".matrix_" in name:
+        if ".matrix_" in name:
             matrices[name] = value
-        elif not key.startswith(_FROZEN):
+        elif not key.startswith(_PASSED_OVER):
             transformer[name] = value
     wrapped = [name for name in transformer if ".original." in name]
     if matrices and not wrapped and any(".query_key_value." in name for name in transformer):
@@ -127,8 +124,4 @@ def read_checkpoint(file: Path) -> SatCheckpoint:
         )
     for name in wrapped:
         transformer[name.replace(".original.", ".")] = transformer.pop(name)
-    return SatCheckpoint(transformer, matrices, vae, int(rest.get("iteration", 0)))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    return SatCheckpoint(transformer, matrices, int(rest.get("iteration", 0)))
