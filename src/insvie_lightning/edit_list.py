@@ -72,6 +72,16 @@ def check(edit: Edit) -> None:
         raise InputError(f"the output {edit.output!r} is no mp4; did you mean {output.with_suffix('.mp4').name!r}?")
 
 
+def keep_source(video: Path | str, output: Path | str) -> None:
+    """Refuse to write an edit over its own source.
+
+    Raises:
+        InputError: Both are one file.
+    """
+    if Path(output).resolve() == Path(video).resolve():
+        raise InputError(f"the output {output} is the video itself, which would be lost; name another")
+
+
 def _rows(videos: Path) -> list[tuple[str, str, str]]:
     if videos.is_dir():
         return [(path.name, "", "") for path in sorted(videos.iterdir()) if path.suffix.lower() in VIDEO_SUFFIXES]

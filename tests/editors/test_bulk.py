@@ -66,6 +66,25 @@ def test_bad_rows_are_set_aside_and_the_rest_is_edited(folder: Path) -> None:
     assert made == ["a.mp4", "new/b.mp4", "quarantine.jsonl"]
 
 
+def test_an_output_that_is_a_source_is_bad(folder: Path) -> None:
+    before = {name: (folder / name).read_bytes() for name in ("a.mp4", "b.mp4")}
+    result = edit_in_bulk(
+        Editor(Inverting()), list_edits(folder, "x"), folder / "." / "new" / "..", tell=lambda _: None
+    )
+    assert result == BulkResult(0, 0, 3)
+    (folder / "edits.csv").write_text("video,instruction,output\na.mp4,x,b.mp4\nb.mp4,x,c.mp4\n")
+    edits = list_edits(folder / "edits.csv")
+    assert edit_in_bulk(Editor(Inverting()), edits, folder, tell=lambda _: None) == BulkResult(1, 0, 1)
+    (reason,) = read_quarantine(folder / "quarantine.jsonl").values()
+    assert reason == f"the output 'b.mp4' is the video {folder / 'b.mp4'}, which would be lost; name another"
+    assert before == {name: (folder / name).read_bytes() for name in before}
+
+
+def test_one_output_by_two_names_is_bad(folder: Path) -> None:
+    result, _ = run(folder, "a.mp4,x,c.mp4\nb.mp4,x,./c.mp4\n")
+    assert result == BulkResult(edited=1, done_before=0, bad=1)
+
+
 def test_a_rerun_does_what_is_left(folder: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(folder, "a.mp4,x,\nb.mp4,stop,\n")

@@ -188,6 +188,15 @@ def test_a_bad_video_leaves_the_old_output(tmp_path: Path) -> None:
     assert (tmp_path / "out.mp4").read_bytes() == before
 
 
+def test_the_source_is_never_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clip(tmp_path / "in.mp4", Clip(noise(3), 8))
+    before = (tmp_path / "in.mp4").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"the output in\.mp4 is the video itself, which would be lost; name another"):
+        Editor(Inverting()).edit_file(tmp_path / "in.mp4", "invert", "in.mp4")
+    assert (tmp_path / "in.mp4").read_bytes() == before
+
+
 def test_an_edited_file_tells_what_made_it(tmp_path: Path) -> None:
     write_clip(tmp_path / "in.mp4", Clip(noise(3), 8))
     Editor(Inverting()).edit_file(tmp_path / "in.mp4", "größer", tmp_path / "out.mp4", seed=4)

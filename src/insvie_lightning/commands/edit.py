@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
-from insvie_lightning.edit_list import list_edits
+from insvie_lightning.edit_list import keep_source, list_edits
 from insvie_lightning.errors import InputError
 
 EXAMPLE = "say what to change, e.g. 'turn the car into a tuk-tuk'"
@@ -35,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
 def _edit_one(options: argparse.Namespace, rest: list[str]) -> int:
     from insvie_lightning.decode import open_video
 
+    keep_source(options.video, options.output)
     with open_video(options.video) as video:  # what cannot be read is said before the editor is loaded
         height, width = video.size
     how, editor = _options(options), _editor(options, rest)

@@ -17,6 +17,7 @@ from torch import Tensor
 from insvie_lightning.batch import Clip, EditBatch
 from insvie_lightning.decode import open_video, uneven_seconds
 from insvie_lightning.diffusion.guidance import Guidance
+from insvie_lightning.edit_list import keep_source
 from insvie_lightning.editors.framing import SIDE_MULTIPLE, EditResize, frame_clip, nearest_side
 from insvie_lightning.editors.low_memory import save_memory
 from insvie_lightning.editors.windows import edit_in_windows
@@ -181,9 +182,10 @@ class Editor:
             changes: Single options by name.
 
         Raises:
-            InputError: As `edit`, or the video cannot be read.
+            InputError: As `edit`, the video cannot be read, or `output` is the video itself.
         """
         options = replace(options, **changes)
+        keep_source(video, output)
         with open_video(video) as source:
             keeps_times = options.fps is None and options.frame_rule == "keep"
             return write_frames(
