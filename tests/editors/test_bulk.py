@@ -101,6 +101,22 @@ def test_what_was_made_otherwise_is_made_again(folder: Path) -> None:
     assert run(folder, "a.mp4,x,\nb.mp4,y,\n", EditOptions(seed=1))[0] == BulkResult(1, 1, 0)
 
 
+def test_another_model_or_video_makes_it_again(folder: Path) -> None:
+    edits = list_edits(folder / "a.mp4", "x")
+    for _ in range(2):
+        model = torch.nn.Linear(1, 1)
+        for name in ("device", "working_shape", "guidance", "num_inference_steps", "seed"):
+            setattr(model, name, getattr(Inverting, name))
+        model.edit_batch = Inverting().edit_batch  # type: ignore[assignment]
+        assert edit_in_bulk(Editor(model), edits, folder / "out", tell=lambda _: None) == BulkResult(1, 0, 0)
+        assert edit_in_bulk(Editor(model), edits, folder / "out", tell=lambda _: None) == BulkResult(0, 1, 0)
+    write_clip(folder / "a.mp4", Clip(np.full((5, 3, 32, 48), 90, np.uint8), 8))
+    assert edit_in_bulk(Editor(model), edits, folder / "out", tell=lambda _: None) == BulkResult(1, 0, 0)
+    assert len(read_clip(folder / "out/a.mp4")) == 5
+    (folder / "a.mp4").unlink()
+    assert edit_in_bulk(Editor(model), edits, folder / "out", tell=lambda _: None) == BulkResult(0, 0, 1)
+
+
 def test_what_was_bad_is_tried_again(folder: Path) -> None:
     assert run(folder, "broken.mp4,x,\n")[0].bad == 1
     (folder / "broken.mp4").write_bytes((folder / "a.mp4").read_bytes())

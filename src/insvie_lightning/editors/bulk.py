@@ -31,10 +31,10 @@ def edit_in_bulk(
 ) -> BulkResult:
     """Edit every video into a folder.
 
-    An output that is there already and was made from the same video by the same sentence and options is left as it is,
-    so that a rerun goes on where it stopped; outputs appear whole or not at all. A bad edit, as
-    one whose output is one of the listed videos, goes to `quarantine.jsonl` with its key and reason, and is tried again
-    by a rerun.
+    An output that is there already and was made from the same video by the same sentence, options and model is left as
+    it is (`Editor.lineage`), so that a rerun goes on where it stopped; outputs appear whole or not at all. A bad edit,
+    as one whose output is one of the listed videos, goes to `quarantine.jsonl` with its key and reason, and is tried
+    again by a rerun.
 
     Args:
         editor: A trained editor.

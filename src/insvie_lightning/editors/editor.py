@@ -1,9 +1,11 @@
 """Edit clips and video files with any trained editor: the same from Python and the command line."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass, replace
+from functools import cached_property
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from insvie_lightning.batch import Clip, EditBatch
 from insvie_lightning.decode import open_video, uneven_seconds
@@ -25,7 +27,10 @@ from insvie_lightning.errors import InputError, nearest
 from insvie_lightning.nets.latents import to_device_pixels, to_uint8
 from insvie_lightning.plugins import available, load_plugins
 from insvie_lightning.video import legal_frames, pad_frames, release_frames, write_frames
-from insvie_lightning.weights.deliverable import read_settings
+from insvie_lightning.weights.deliverable import read_settings, trainable_weights
+
+MODEL_SETTINGS = ("base", "sampler", "use_ema", "dtype")
+"""Attributes of a model that change its edits and are no `EditOptions`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,13 +202,42 @@ class Editor:
             )
 
     def lineage(self, video: Path | str, instruction: str, options: EditOptions) -> str:
-        """What makes an edit, as JSON: the video's name, the instruction and every option as it is used."""
+        """What makes an edit, as JSON: the video, the instruction, every option as it is used, and the model.
+
+        The video is known by its name, size and time of change; the model by its class, `weights_hash` and, where it
+        has them, `base`, `sampler`, `use_ema` and `dtype`.
+
+        Raises:
+            InputError: There is no such video.
+        """
+        try:
+            file = Path(video).stat()
+        except OSError as error:
+            raise InputError(f"{video}: {(error.strerror or str(error)).lower()}, but a video file is needed") from None
         used = {name: value for name, value in asdict(options).items() if value is not None}
         for name in ("guidance", "num_inference_steps", "seed"):
             value = getattr(self.model, name, None)
             used.setdefault(name, asdict(value) if is_dataclass(value) else value)  # type: ignore[arg-type]
         named = {"editor": type(self.model).__name__, "video": Path(video).name, "instruction": instruction}
-        return json.dumps({**named, **used}, sort_keys=True, default=str)
+        read = {"video_bytes": file.st_size, "video_mtime_ns": file.st_mtime_ns, "weights": self.weights_hash}
+        made = {name: getattr(self.model, name) for name in MODEL_SETTINGS if hasattr(self.model, name)}
+        return json.dumps({**named, **read, **made, **used}, sort_keys=True, default=str)
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """BLAKE2b of what was trained, read once: of the model's `transformer` or, without one, of all of it.
+
+        Empty for a model that is no module; of all parameters where none is trained.
+        """
+        _ = self.model.working_shape  # builds a network that is built late
+        network = getattr(self.model, "transformer", self.model)
+        if not isinstance(network, nn.Module):
+            return ""
+        digest = hashlib.blake2b(digest_size=8)
+        for name, value in sorted((trainable_weights(network) or dict(network.named_parameters())).items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
 
     def edit_batch(self, batch: EditBatch) -> Tensor:
         """Edit a batch of sources B F 3 H W of any length and size; B F 3 H W in [-1, 1].
