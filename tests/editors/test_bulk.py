@@ -12,6 +12,7 @@ from insvie_lightning.diffusion.guidance import Guidance
 from insvie_lightning.edit_list import list_edits
 from insvie_lightning.editors.bulk import BulkResult, edit_in_bulk
 from insvie_lightning.editors.editor import EditOptions, Editor
+from insvie_lightning.errors import InputError
 from insvie_lightning.nets.latents import to_device_pixels
 from insvie_lightning.quarantine import read_quarantine
 from insvie_lightning.video import read_clip, write_clip
@@ -78,6 +79,12 @@ def test_an_output_that_is_a_source_is_bad(folder: Path) -> None:
     (reason,) = read_quarantine(folder / "quarantine.jsonl").values()
     assert reason == f"the output 'b.mp4' is the video {folder / 'b.mp4'}, which would be lost; name another"
     assert before == {name: (folder / name).read_bytes() for name in before}
+
+
+@pytest.mark.parametrize("output", ["a.mp4", "a.mp4/new"])
+def test_a_file_is_no_folder_of_outputs(folder: Path, output: str) -> None:
+    with pytest.raises(InputError, match=r"a\.mp4 is a file, but many edits need a folder$"):
+        edit_in_bulk(Editor(Inverting()), list_edits(folder, "x"), folder / output)
 
 
 def test_one_output_by_two_names_is_bad(folder: Path) -> None:

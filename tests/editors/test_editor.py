@@ -121,6 +121,7 @@ def test_settings_come_back_after_a_failure() -> None:
         ({"fps": float("nan")}, "fps nan: legal"),
         ({"max_frames": 0}, "max_frames 0: legal are 1 and more"),
         ({"num_inference_steps": 0}, "num_inference_steps 0: legal are 1 and more"),
+        ({"num_inference_steps": 1001}, "num_inference_steps 1001: legal are 1 to 1000"),
         ({"overlap": 25}, "overlap 25: legal are 0 to 24, half a window of 49 frames"),
         ({"overlap": -1}, "overlap -1: legal are 0 to 24"),
     ],

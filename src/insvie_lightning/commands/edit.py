@@ -48,8 +48,9 @@ def _edit_one(options: argparse.Namespace, rest: list[str]) -> int:
 
 def _edit_table(options: argparse.Namespace, rest: list[str]) -> int:
     edits, how = list_edits(options.csv, options.instruction), _options(options)
-    from insvie_lightning.editors.bulk import QUARANTINE, edit_in_bulk
+    from insvie_lightning.editors.bulk import QUARANTINE, check_folder, edit_in_bulk
 
+    check_folder(options.output)  # said before the editor is loaded
     result = edit_in_bulk(_editor(options, rest), edits, options.output, how, lambda line: print(line, file=sys.stderr))
     print(f"{result.edited} edited, {result.done_before} done before, {result.bad} bad", file=sys.stderr)
     if result.bad:

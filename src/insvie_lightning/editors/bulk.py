@@ -13,6 +13,17 @@ from insvie_lightning.video import read_comment
 QUARANTINE = "quarantine.jsonl"
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse an outputs' folder that cannot be one.
+
+    Raises:
+        InputError: It, or what it lies in, is a file.
+    """
+    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if there.is_file():
+        raise InputError(f"the output {folder}: {there} is a file, but many edits need a folder")
+
+
 @dataclass(frozen=True, slots=True)
 class BulkResult:
     """How many edits were made now, had been made before, and were bad."""
@@ -42,7 +53,11 @@ def edit_in_bulk(
         folder: The outputs' folder.
         options: How to edit.
         tell: Is called with a line about each edit.
+
+    Raises:
+        InputError: `folder` is a file.
     """
+    check_folder(folder)
     reasons = folder / QUARANTINE
     reasons.unlink(missing_ok=True)
     quarantine = Quarantine(reasons, max_rate=1.0)  # a table of videos is small: all of it is tried

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from insvie_lightning.batch import Clip, EditBatch
 from insvie_lightning.decode import open_video, uneven_seconds
 from insvie_lightning.diffusion.guidance import Guidance
+from insvie_lightning.diffusion.schedule import NUM_TRAIN_TIMESTEPS
 from insvie_lightning.edit_list import keep_source
 from insvie_lightning.editors.framing import SIDE_MULTIPLE, EditResize, frame_clip, nearest_side
 from insvie_lightning.editors.low_memory import save_memory
@@ -75,6 +76,11 @@ class EditOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} {value}: legal are 1 and more")
+        if self.num_inference_steps is not None and self.num_inference_steps > NUM_TRAIN_TIMESTEPS:
+            raise InputError(
+                f"num_inference_steps {self.num_inference_steps}: legal are 1 to {NUM_TRAIN_TIMESTEPS}, the steps of "
+                "the noise schedule"
+            )
 
     def windows(self, frames: int) -> tuple[int, int]:
         """Length and overlap of the windows of a base made for `frames` frames.
@@ -236,7 +242,7 @@ class Editor:
         digest = hashlib.blake2b(digest_size=8)
         for name, value in sorted((trainable_weights(network) or dict(network.named_parameters())).items()):
             digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     def edit_batch(self, batch: EditBatch) -> Tensor:
