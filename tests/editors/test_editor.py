@@ -1,7 +1,6 @@
 """`Editor`: any clip and any video file through an editor, by options that hold for one edit."""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +20,7 @@ from insvie_lightning.editors import InsViE, insvie
 from insvie_lightning.errors import InputError
 from insvie_lightning.nets.latents import to_device_pixels
 from insvie_lightning.video import read_clip, read_comment, write_clip, write_frames
-from insvie_lightning.weights.deliverable import Deliverable, save_deliverable, trainable_weights
+from insvie_lightning.weights.deliverable import Deliverable, save_deliverable
 
 Make = Callable[..., InsViE]
 
@@ -208,51 +207,6 @@ def test_an_edited_file_tells_what_made_it(tmp_path: Path) -> None:
         "guidance": asdict(Guidance(2.0, 1.0)), "frame_rule": "keep", "resize": "pad", "weights": "",
         "video_bytes": (tmp_path / "in.mp4").stat().st_size, "video_mtime_ns": (tmp_path / "in.mp4").stat().st_mtime_ns,
     }  # fmt: skip
-
-
-def test_lineage_tells_models_and_videos_of_one_name_apart(make_editor: Make, tmp_path: Path) -> None:
-    video = tmp_path / "in.mp4"
-    video.write_bytes(b"some")
-    os.utime(video, ns=(5, 5))
-
-    def lineage(model: Any) -> str:
-        return Editor(model).lineage(video, "invert", EditOptions())
-
-    plain, trained, half = make_editor(), make_editor(random_weights=True), make_editor().to(torch.bfloat16)
-    others = [make_editor(sampler="dpm"), make_editor(use_ema=False), make_editor(base="toy")]
-    told = [lineage(model) for model in (plain, trained, half, *others)]
-    os.utime(video, ns=(6, 6))
-    told.append(lineage(plain))
-    video.write_bytes(b"other")
-    os.utime(video, ns=(5, 5))
-    told.append(lineage(plain))
-    assert len({*told}) == len(told) == 8
-    video.write_bytes(b"some")
-    os.utime(video, ns=(5, 5))
-    assert lineage(make_editor()) == told[0]
-    assert [json.loads(told[0])[name] for name in ("base", "sampler", "use_ema", "dtype")] == [
-        plain.base, "ddim", True, "torch.float32",
-    ]  # fmt: skip
-
-
-def test_the_hash_is_of_what_was_trained(make_editor: Make) -> None:
-    model = make_editor()
-    before = Editor(model).weights_hash
-    with torch.no_grad():
-        model.transformer.proj_out.bias.add_(1)  # frozen
-        assert Editor(model).weights_hash == before
-        next(iter(trainable_weights(model.transformer).values()))[0, 0] += 1
-    assert Editor(model).weights_hash != before
-    frozen = OtherEditor()
-    frozen.layer = torch.nn.Linear(1, 1).requires_grad_(False)
-    before = Editor(frozen).weights_hash
-    frozen.layer.weight.add_(1)
-    assert Editor(frozen).weights_hash != before
-
-
-def test_the_lineage_of_an_absent_video_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"absent\.mp4: no such file or directory, but a video file is needed"):
-        Editor(Inverting()).lineage(tmp_path / "absent.mp4", "invert", EditOptions())
 
 
 # ---------------------------------------------------------------- any editor

@@ -1,10 +1,8 @@
 """Edit clips and video files with any trained editor: the same from Python and the command line."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib import import_module
 from itertools import islice
@@ -14,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 
 from insvie_lightning.batch import Clip, EditBatch
 from insvie_lightning.decode import open_video, uneven_seconds
@@ -22,16 +20,14 @@ from insvie_lightning.diffusion.guidance import Guidance
 from insvie_lightning.diffusion.schedule import NUM_TRAIN_TIMESTEPS
 from insvie_lightning.edit_list import keep_source
 from insvie_lightning.editors.framing import SIDE_MULTIPLE, EditResize, frame_clip, nearest_side
+from insvie_lightning.editors.lineage import describe_edit, hash_weights
 from insvie_lightning.editors.low_memory import save_memory
 from insvie_lightning.editors.windows import edit_in_windows
 from insvie_lightning.errors import InputError, nearest
 from insvie_lightning.nets.latents import to_device_pixels, to_uint8
 from insvie_lightning.plugins import available, load_plugins
 from insvie_lightning.video import legal_frames, pad_frames, release_frames, write_frames
-from insvie_lightning.weights.deliverable import read_settings, trainable_weights
-
-MODEL_SETTINGS = ("base", "sampler", "use_ema", "dtype")
-"""Attributes of a model that change its edits and are no `EditOptions`."""
+from insvie_lightning.weights.deliverable import read_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +72,8 @@ class EditOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} {value}: legal are 1 and more")
-        if self.num_inference_steps is not None and self.num_inference_steps > NUM_TRAIN_TIMESTEPS:
-            raise InputError(
-                f"num_inference_steps {self.num_inference_steps}: legal are 1 to {NUM_TRAIN_TIMESTEPS}, the steps of "
-                "the noise schedule"
-            )
+        if (self.num_inference_steps or 1) > NUM_TRAIN_TIMESTEPS:
+            raise InputError(f"num_inference_steps {self.num_inference_steps}: legal are 1 to {NUM_TRAIN_TIMESTEPS}")
 
     def windows(self, frames: int) -> tuple[int, int]:
         """Length and overlap of the windows of a base made for `frames` frames.
@@ -208,42 +201,18 @@ class Editor:
             )
 
     def lineage(self, video: Path | str, instruction: str, options: EditOptions) -> str:
-        """What makes an edit, as JSON: the video, the instruction, every option as it is used, and the model.
-
-        The video is known by its name, size and time of change; the model by its class, `weights_hash` and, where it
-        has them, `base`, `sampler`, `use_ema` and `dtype`.
+        """What makes an edit, as JSON: the video, the instruction, the model and every option as it is used.
 
         Raises:
             InputError: There is no such video.
         """
-        try:
-            file = Path(video).stat()
-        except OSError as error:
-            raise InputError(f"{video}: {(error.strerror or str(error)).lower()}, but a video file is needed") from None
         used = {name: value for name, value in asdict(options).items() if value is not None}
-        for name in ("guidance", "num_inference_steps", "seed"):
-            value = getattr(self.model, name, None)
-            used.setdefault(name, asdict(value) if is_dataclass(value) else value)  # type: ignore[arg-type]
-        named = {"editor": type(self.model).__name__, "video": Path(video).name, "instruction": instruction}
-        read = {"video_bytes": file.st_size, "video_mtime_ns": file.st_mtime_ns, "weights": self.weights_hash}
-        made = {name: getattr(self.model, name) for name in MODEL_SETTINGS if hasattr(self.model, name)}
-        return json.dumps({**named, **read, **made, **used}, sort_keys=True, default=str)
+        return describe_edit(self.model, self.weights_hash, video, instruction, used)
 
     @cached_property
     def weights_hash(self) -> str:
-        """BLAKE2b of what was trained, read once: of the model's `transformer` or, without one, of all of it.
-
-        Empty for a model that is no module; of all parameters where none is trained.
-        """
-        _ = self.model.working_shape  # builds a network that is built late
-        network = getattr(self.model, "transformer", self.model)
-        if not isinstance(network, nn.Module):
-            return ""
-        digest = hashlib.blake2b(digest_size=8)
-        for name, value in sorted((trainable_weights(network) or dict(network.named_parameters())).items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        """`lineage.hash_weights` of the model, read once."""
+        return hash_weights(self.model)
 
     def edit_batch(self, batch: EditBatch) -> Tensor:
         """Edit a batch of sources B F 3 H W of any length and size; B F 3 H W in [-1, 1].
