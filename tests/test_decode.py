@@ -115,6 +115,52 @@ def test_uneven_times_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert len(read_clip(tmp_path / "a.mp4")) == 6
 
 
+def test_times_are_those_of_the_frames_that_are_shown(tmp_path: Path) -> None:
+    with av.open(tmp_path / "a.mp4", "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"bf": "0"})
+        stream.width, stream.height = 48, 32
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        for pixels, at in zip(ramp(), (-200, -100, 0, 100, 500, 600), strict=True):  # an edit list cuts two off
+            frame = av.VideoFrame.from_ndarray(pixels.transpose(1, 2, 0).copy(), format="rgb24")
+            frame.pts, frame.time_base = at, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert len(read_clip(tmp_path / "a.mp4")) == 4
+    assert uneven_seconds(tmp_path / "a.mp4") == pytest.approx([0, 0.1, 0.5, 0.6], abs=1e-4)
+
+
+def test_frames_without_times_of_their_own_have_no_uneven_ones(tmp_path: Path) -> None:
+    with av.open(tmp_path / "a.mkv", "w") as container:  # which rounds to milliseconds
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height = 48, 32
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 10_000)
+        for pixels, at in zip(ramp(), (0, 4, 1000, 5000, 6000, 20_000), strict=True):
+            frame = av.VideoFrame.from_ndarray(pixels.transpose(1, 2, 0).copy(), format="rgb24")
+            frame.pts, frame.time_base = at, Fraction(1, 10_000)
+            container.mux(stream.encode(frame.reformat(format="yuv444p")))
+        container.mux(stream.encode(None))
+    assert len(read_clip(tmp_path / "a.mkv")) == 6
+    assert uneven_seconds(tmp_path / "a.mkv") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"no video", None])
+def test_uneven_times_of_no_video_are_one_sentence(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "a.mp4").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.mp4: no readable video"):
+        uneven_seconds(tmp_path / "a.mp4")
+
+
+def test_sound_has_no_times(tmp_path: Path) -> None:
+    with av.open(tmp_path / "a.wav", "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+    with pytest.raises(InputError, match=r"a\.wav: no video stream"):
+        uneven_seconds(tmp_path / "a.wav")
+
+
 def test_one_frame_has_no_rate_of_its_own(tmp_path: Path) -> None:
     write_clip(tmp_path / "a.mp4", Clip(ramp(1), 8))
     assert uneven_seconds(tmp_path / "a.mp4") is None

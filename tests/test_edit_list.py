@@ -45,6 +45,25 @@ def test_the_released_csv_calls_it_instruct(videos: Path) -> None:
     assert [edit.instruction for edit in list_edits(videos / "edits.csv")] == ["größer"]
 
 
+def test_spaces_around_names_of_columns_do_not_matter(videos: Path) -> None:
+    (videos / "edits.csv").write_text("video , instruction, output\nb.mp4, red, x.mp4\n")
+    assert list_edits(videos / "edits.csv") == [Edit("b", videos / "b.mp4", "red", "x.mp4")]
+
+
+def test_a_table_without_instructions_needs_one_for_all(videos: Path) -> None:
+    (videos / "edits.csv").write_text("video,instuction\nb.mp4,red\n")
+    with pytest.raises(InputError, match=r"columns video, instuction: give one .*; did you mean 'instuction'\?"):
+        list_edits(videos / "edits.csv")
+    assert [edit.instruction for edit in list_edits(videos / "edits.csv", "blue")] == ["blue"]
+
+
+def test_without_any_instruction_nothing_is_listed(videos: Path) -> None:
+    (videos / "edits.csv").write_text("video,instruction\nb.mp4,\n")
+    for source in (videos, videos / "b.mp4", videos / "edits.csv"):
+        with pytest.raises(InputError, match=rf"{source} has no instruction: give one for all, or a CSV"):
+            list_edits(source)
+
+
 def test_keys_never_repeat(tmp_path: Path) -> None:
     for name in ("x.mp4", "x.mov", "x-2.mp4"):
         (tmp_path / name).touch()

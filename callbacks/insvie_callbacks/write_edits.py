@@ -16,7 +16,8 @@ class WriteEdits(BasePredictionWriter):
     """Write every edited video of `insvie predict` as `KEY.mp4`, whole or not at all; each process writes its own.
 
     Args:
-        folder: Where to. Give it to `EditFolder` as `done`, too, and a rerun goes on where the last one stopped.
+        folder: Where to. Give it to `EditFolder` as `done`, too, and a rerun goes on where the last one stopped;
+            a folder of its own, since a `KEY.mp4` that is there already is replaced.
         fps: Frame rate; None is each source's.
     """
 

@@ -17,8 +17,9 @@ from insvie_lightning.video import Resize, read_clip
 class EditFolder(LightningDataModule):
     """Videos to edit, for predict and test: a folder, a video or a CSV with the columns `video,instruction`.
 
-    Keys are the names of the videos without their ending, numbered where they repeat. The callback `WriteEdits` writes
-    what an editor makes of them; `insvie edit --csv` edits videos that are too long for the memory, too.
+    Keys are the names of the videos without their ending, numbered where they repeat, or what a CSV's column `output`
+    names, without `.mp4`. The callback `WriteEdits` writes what an editor makes of them as `KEY.mp4`; `insvie edit
+    --csv` edits videos that are too long for the memory, too.
 
     Args:
         videos: A folder of videos, one video, or a CSV; paths in a CSV are relative to its folder.
@@ -56,18 +57,28 @@ class EditFolder(LightningDataModule):
         """Batches of `EditBatch` without a target.
 
         Raises:
-            InputError: Nothing there, a column missing, or an edit without video or instruction.
+            InputError: Nothing there, a column missing, an edit without video or instruction, or one output of two.
         """
         edits = list_edits(self.videos, self.instruction)
+        taken: dict[str, Edit] = {}
         for edit in edits:
             check(edit)
-        left = [edit for edit in edits if self.done is None or not (self.done / edit.output).exists()]
+            if (first := taken.setdefault(_key(edit), edit)) is not edit:
+                raise InputError(
+                    f"the output {edit.output!r} is that of {first.video} and of {edit.video}; name another"
+                )
+        left = [edit for edit in edits if self.done is None or not (self.done / f"{_key(edit)}.mp4").exists()]
         dataset = VideosToEdit(left, self.form)
         return DataLoader(dataset, batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=stack)
 
     def test_dataloader(self) -> DataLoader[Sample]:
         """Batches of `EditBatch` without a target."""
         return self.predict_dataloader()
+
+
+def _key(edit: Edit) -> str:
+    """Name of the output without its ending, to which `WriteEdits` adds it again."""
+    return str(Path(edit.output).with_suffix(""))
 
 
 class VideosToEdit(Dataset[Sample]):
@@ -92,4 +103,4 @@ class VideosToEdit(Dataset[Sample]):
             clip = fit(read_clip(edit.video), self.form)
         except InputError as error:
             raise InputError(f"video {edit.video}: {error}") from error
-        return Sample(edit.key, edit.instruction, "real", clip.fps, {"source": to_tensor(clip)})
+        return Sample(_key(edit), edit.instruction, "real", clip.fps, {"source": to_tensor(clip)})

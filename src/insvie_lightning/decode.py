@@ -62,17 +62,27 @@ def open_video(source: Path | str | bytes, *, name: str | None = None) -> Iterat
 
 
 def uneven_seconds(path: Path | str) -> list[float] | None:
-    """Times of the frames of a video of variable frame rate, from 0; None for a constant rate.
+    """Times of the shown frames of a video of variable frame rate, from 0; None for a constant rate.
+
+    They are those of `open_video`, one for each; where not every frame has a time of its own the answer is None, too.
 
     Uneven is what lies more than a quarter of a frame off the grid of the mean rate: containers that round their time
     stamps to milliseconds are not.
+
+    Raises:
+        InputError: No readable video.
     """
-    with av.open(str(path)) as container:
+    with _readable(str(path)), av.open(str(path)) as container:
+        if not container.streams.video:
+            raise InputError(f"{path}: no video stream in it")
         stream = container.streams.video[0]
-        stamps = sorted({packet.pts for packet in container.demux(stream) if packet.pts is not None})
-        if len(stamps) < 3 or stream.time_base is None:
+        stream.thread_type = "AUTO"
+        # Decoded, since packets may hold frames that are not shown: cut off by an edit list, or only referred to.
+        stamps = [frame.pts for frame in container.decode(stream)]
+        times = sorted({stamp for stamp in stamps if stamp is not None})
+        if not 3 <= len(times) == len(stamps) or stream.time_base is None:
             return None
-        seconds = [float((stamp - stamps[0]) * stream.time_base) for stamp in stamps]
+        seconds = [float((time - times[0]) * stream.time_base) for time in times]
     step = seconds[-1] / (len(seconds) - 1)
     return seconds if any(abs(at - i * step) > step / 4 for i, at in enumerate(seconds)) else None
 

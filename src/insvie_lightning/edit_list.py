@@ -39,12 +39,14 @@ def list_edits(videos: Path, instruction: str | None = None) -> list[Edit]:
         instruction: The sentence for every video that has none of its own.
 
     Raises:
-        InputError: Nothing there, or a CSV that is none or lacks a column; what is wrong with one row only is left to
-            `check`.
+        InputError: Nothing there, no instruction at all, or a CSV that is none or lacks a column; what is wrong with
+            one row only is left to `check`.
     """
-    rows = _rows(videos)
+    rows = _rows(videos, instruction)
     if not rows:
         raise InputError(f"{videos} holds no video; legal endings are {', '.join(sorted(VIDEO_SUFFIXES))}")
+    if not instruction and not any(sentence for _, sentence, _ in rows):
+        raise InputError(f"{videos} has no instruction: give one for all, or a CSV with the columns video,instruction")
     keys = _keys([Path(name) for name, _, _ in rows])
     folder = videos if videos.is_dir() else videos.parent
     return [
@@ -72,7 +74,17 @@ def check(edit: Edit) -> None:
         raise InputError(f"the output {edit.output!r} is no mp4; did you mean {output.with_suffix('.mp4').name!r}?")
 
 
-def _rows(videos: Path) -> list[tuple[str, str, str]]:
+def keep_source(video: Path | str, output: Path | str) -> None:
+    """Refuse to write an edit over its own source.
+
+    Raises:
+        InputError: Both are one file.
+    """
+    if Path(output).resolve() == Path(video).resolve():
+        raise InputError(f"the output {output} is the video itself, which would be lost; name another")
+
+
+def _rows(videos: Path, instruction: str | None) -> list[tuple[str, str, str]]:
     if videos.is_dir():
         return [(path.name, "", "") for path in sorted(videos.iterdir()) if path.suffix.lower() in VIDEO_SUFFIXES]
     if not videos.is_file():
@@ -82,11 +94,16 @@ def _rows(videos: Path) -> list[tuple[str, str, str]]:
     try:
         with videos.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or [])
+            reader.fieldnames = columns = [column.strip() for column in reader.fieldnames or []]
             if "video" not in columns:
                 found = ", ".join(columns) or "none"
                 hint = nearest("video", columns)
                 raise InputError(f"{videos} has the columns {found}; needed are video,instruction{hint}")
+            if not instruction and not {"instruction", "instruct"} & {*columns}:
+                raise InputError(
+                    f"{videos} has the columns {', '.join(columns)}: give one instruction for all, or the column "
+                    f"instruction{nearest('instruction', columns)}"
+                )
             names = ("video", "instruct" if "instruct" in columns else "instruction", "output")
             return [tuple((row.get(name) or "").strip() for name in names) for row in reader]  # type: ignore[misc]
     except (UnicodeDecodeError, csv.Error) as error:

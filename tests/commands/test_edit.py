@@ -53,6 +53,21 @@ def test_a_small_odd_clip_keeps_its_length_and_size(weights: Path, tmp_path: Pat
     assert after.frames.shape == frames.shape and after.fps == 12.5
 
 
+def test_the_source_is_kept_without_loading_an_editor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = small(tmp_path / "in.mp4").read_bytes()
+    assert edit(tmp_path / "nowhere", tmp_path / "in.mp4", tmp_path / "in.mp4") == 2
+    assert "is the video itself, which would be lost" in capsys.readouterr().err
+    assert (tmp_path / "in.mp4").read_bytes() == before
+
+
+def test_a_table_needs_a_folder_and_loads_no_editor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small(tmp_path / "in.mp4")
+    (tmp_path / "edits.csv").write_text("video,instruction\nin.mp4,remove the square\n")
+    table = ["edit", "--weights=nowhere", f"--csv={tmp_path / 'edits.csv'}", f"--output={tmp_path / 'in.mp4'}"]
+    assert main(table) == 2
+    assert "in.mp4 is a file, but many edits need a folder" in capsys.readouterr().err
+
+
 def test_the_released_way(weights: Path, tmp_path: Path) -> None:
     options = ["--frame_rule=release", "--resize=cover", "--fps=7", "--size", "32", "48", "--num_inference_steps=1"]
     assert edit(weights, small(tmp_path / "in.mp4", 12), tmp_path / "out.mp4", *options) == 0

@@ -120,6 +120,7 @@ def test_settings_come_back_after_a_failure() -> None:
         ({"fps": float("nan")}, "fps nan: legal"),
         ({"max_frames": 0}, "max_frames 0: legal are 1 and more"),
         ({"num_inference_steps": 0}, "num_inference_steps 0: legal are 1 and more"),
+        ({"num_inference_steps": 1001}, "num_inference_steps 1001: legal are 1 to 1000"),
         ({"overlap": 25}, "overlap 25: legal are 0 to 24, half a window of 49 frames"),
         ({"overlap": -1}, "overlap -1: legal are 0 to 24"),
     ],
@@ -199,13 +200,23 @@ def test_a_bad_video_leaves_the_old_output(tmp_path: Path) -> None:
     assert (tmp_path / "out.mp4").read_bytes() == before
 
 
+def test_the_source_is_never_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clip(tmp_path / "in.mp4", Clip(noise(3), 8))
+    before = (tmp_path / "in.mp4").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"the output in\.mp4 is the video itself, which would be lost; name another"):
+        Editor(Inverting()).edit_file(tmp_path / "in.mp4", "invert", "in.mp4")
+    assert (tmp_path / "in.mp4").read_bytes() == before
+
+
 def test_an_edited_file_tells_what_made_it(tmp_path: Path) -> None:
     write_clip(tmp_path / "in.mp4", Clip(noise(3), 8))
     Editor(Inverting()).edit_file(tmp_path / "in.mp4", "größer", tmp_path / "out.mp4", seed=4)
     told = json.loads(read_comment(tmp_path / "out.mp4"))
     assert told == {
         "editor": "Inverting", "video": "in.mp4", "instruction": "größer", "seed": 4, "num_inference_steps": 50,
-        "guidance": asdict(Guidance(2.0, 1.0)), "frame_rule": "keep", "resize": "pad",
+        "guidance": asdict(Guidance(2.0, 1.0)), "frame_rule": "keep", "resize": "pad", "weights": "",
+        "video_bytes": (tmp_path / "in.mp4").stat().st_size, "video_mtime_ns": (tmp_path / "in.mp4").stat().st_mtime_ns,
     }  # fmt: skip
 
 

@@ -45,6 +45,17 @@ def test_every_video_is_written_at_its_rate_and_a_rerun_skips_it(tmp_path: Path)
     assert read_clip(out / "b.mp4").fps == 7 and (out / "a.mp4").stat().st_mtime_ns == before
 
 
+def test_the_outputs_that_a_table_names_are_written_and_skipped(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_clip(tmp_path / f"{name}.mp4", Clip(np.full((3, 3, 32, 48), 60, np.uint8), 8.0))
+    (tmp_path / "edits.csv").write_text("video,instruction,output\na.mp4,x,new/c.v2.mp4\nb.mp4,x,\n")
+    out = tmp_path / "out"
+    data = EditFolder(tmp_path / "edits.csv", done=out)
+    predict(data, WriteEdits(out))
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.mp4")) == ["b.mp4", "new/c.v2.mp4"]
+    assert len(data.predict_dataloader()) == 0
+
+
 def test_the_release_s_rate_can_be_asked_for(tmp_path: Path) -> None:
     batch = EditBatch(("k",), ("x",), source=torch.zeros(1, 2, 3, 32, 48, dtype=torch.uint8), fps=(25.0,))
     prediction = EditedVideos(torch.zeros(1, 2, 3, 32, 48))

@@ -46,14 +46,23 @@ def test_what_is_done_is_left_out(videos: Path, tmp_path: Path) -> None:
     assert [batch.keys for batch in batches] == [("a_cat",)]
 
 
+def test_one_output_of_two_videos_is_one_sentence(videos: Path) -> None:
+    csv = videos / "edits.csv"
+    csv.write_text("video,instruction,output\nb.mp4,red,x.mp4\na cat.mp4,red,./x.mp4\n")
+    with pytest.raises(InputError, match=r"the output './x.mp4' is that of .*b\.mp4 and of .*a cat\.mp4; name another"):
+        EditFolder(csv).predict_dataloader()
+
+
 def test_one_video_is_enough(videos: Path) -> None:
     (batch,) = EditFolder(videos / "b.mp4", "make it blue").test_dataloader()
     assert batch.keys == ("b",) and batch.source.shape == (1, 4, 3, 32, 48)
 
 
 def test_a_video_without_an_instruction_is_named(videos: Path) -> None:
+    csv = videos / "edits.csv"
+    csv.write_text("video,instruction\nb.mp4,red\na cat.mp4,\n")
     with pytest.raises(InputError, match=r"a cat.mp4 has no instruction: give one for all, or a CSV"):
-        EditFolder(videos).predict_dataloader()
+        EditFolder(csv).predict_dataloader()
 
 
 def test_a_broken_video_is_named(videos: Path) -> None:

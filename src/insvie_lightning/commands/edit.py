@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
-from insvie_lightning.edit_list import list_edits
+from insvie_lightning.edit_list import keep_source, list_edits
 from insvie_lightning.errors import InputError
 
 EXAMPLE = "say what to change, e.g. 'turn the car into a tuk-tuk'"
@@ -35,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
 def _edit_one(options: argparse.Namespace, rest: list[str]) -> int:
     from insvie_lightning.decode import open_video
 
+    keep_source(options.video, options.output)
     with open_video(options.video) as video:  # what cannot be read is said before the editor is loaded
         height, width = video.size
     how, editor = _options(options), _editor(options, rest)
@@ -47,8 +48,9 @@ def _edit_one(options: argparse.Namespace, rest: list[str]) -> int:
 
 def _edit_table(options: argparse.Namespace, rest: list[str]) -> int:
     edits, how = list_edits(options.csv, options.instruction), _options(options)
-    from insvie_lightning.editors.bulk import QUARANTINE, edit_in_bulk
+    from insvie_lightning.editors.bulk import QUARANTINE, check_folder, edit_in_bulk
 
+    check_folder(options.output)  # said before the editor is loaded
     result = edit_in_bulk(_editor(options, rest), edits, options.output, how, lambda line: print(line, file=sys.stderr))
     print(f"{result.edited} edited, {result.done_before} done before, {result.bad} bad", file=sys.stderr)
     if result.bad:

@@ -13,6 +13,17 @@ from insvie_lightning.video import read_comment
 QUARANTINE = "quarantine.jsonl"
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse an outputs' folder that cannot be one.
+
+    Raises:
+        InputError: It, or what it lies in, is a file.
+    """
+    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    if there.is_file():
+        raise InputError(f"the output {folder}: {there} is a file, but many edits need a folder")
+
+
 @dataclass(frozen=True, slots=True)
 class BulkResult:
     """How many edits were made now, had been made before, and were bad."""
@@ -31,9 +42,10 @@ def edit_in_bulk(
 ) -> BulkResult:
     """Edit every video into a folder.
 
-    An output that is there already and was made from the same video by the same sentence and options is left as it is,
-    so that a rerun goes on where it stopped; outputs appear whole or not at all. A bad edit goes to
-    `quarantine.jsonl` with its key and reason, and is tried again by a rerun.
+    An output that is there already and was made from the same video by the same sentence, options and model is left as
+    it is (`Editor.lineage`), so that a rerun goes on where it stopped; outputs appear whole or not at all. A bad edit,
+    as one whose output is one of the listed videos, goes to `quarantine.jsonl` with its key and reason, and is tried
+    again by a rerun.
 
     Args:
         editor: A trained editor.
@@ -41,19 +53,29 @@ def edit_in_bulk(
         folder: The outputs' folder.
         options: How to edit.
         tell: Is called with a line about each edit.
+
+    Raises:
+        InputError: `folder` is a file.
     """
+    check_folder(folder)
     reasons = folder / QUARANTINE
     reasons.unlink(missing_ok=True)
     quarantine = Quarantine(reasons, max_rate=1.0)  # a table of videos is small: all of it is tried
-    taken: dict[str, str] = {}
+    sources = {edit.video.resolve(): edit.video for edit in edits}
+    taken: dict[Path, str] = {}
     counts = {"edited": 0, "done_before": 0, "bad": 0}
     for edit in edits:
         output = folder / edit.output
         try:
             check(edit)
-            if edit.output in taken:
-                raise InputError(f"the output {edit.output!r} is already that of {taken[edit.output]!r}; name another")
-            taken[edit.output] = edit.key
+            file = output.resolve()
+            if file in sources:
+                raise InputError(
+                    f"the output {edit.output!r} is the video {sources[file]}, which would be lost; name another"
+                )
+            if file in taken:
+                raise InputError(f"the output {edit.output!r} is already that of {taken[file]!r}; name another")
+            taken[file] = edit.key
             if output.exists() and read_comment(output) == editor.lineage(edit.video, edit.instruction, options):
                 counts["done_before"] += 1
                 continue

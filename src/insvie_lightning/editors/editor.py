@@ -1,9 +1,9 @@
 """Edit clips and video files with any trained editor: the same from Python and the command line."""
 
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,10 @@ from torch import Tensor
 from insvie_lightning.batch import Clip, EditBatch
 from insvie_lightning.decode import open_video, uneven_seconds
 from insvie_lightning.diffusion.guidance import Guidance
+from insvie_lightning.diffusion.schedule import NUM_TRAIN_TIMESTEPS
+from insvie_lightning.edit_list import keep_source
 from insvie_lightning.editors.framing import SIDE_MULTIPLE, EditResize, frame_clip, nearest_side
+from insvie_lightning.editors.lineage import describe_edit, hash_weights
 from insvie_lightning.editors.low_memory import save_memory
 from insvie_lightning.editors.windows import edit_in_windows
 from insvie_lightning.errors import InputError, nearest
@@ -69,6 +72,8 @@ class EditOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} {value}: legal are 1 and more")
+        if (self.num_inference_steps or 1) > NUM_TRAIN_TIMESTEPS:
+            raise InputError(f"num_inference_steps {self.num_inference_steps}: legal are 1 to {NUM_TRAIN_TIMESTEPS}")
 
     def windows(self, frames: int) -> tuple[int, int]:
         """Length and overlap of the windows of a base made for `frames` frames.
@@ -181,9 +186,10 @@ class Editor:
             changes: Single options by name.
 
         Raises:
-            InputError: As `edit`, or the video cannot be read.
+            InputError: As `edit`, the video cannot be read, or `output` is the video itself.
         """
         options = replace(options, **changes)
+        keep_source(video, output)
         with open_video(video) as source:
             keeps_times = options.fps is None and options.frame_rule == "keep"
             return write_frames(
@@ -195,13 +201,18 @@ class Editor:
             )
 
     def lineage(self, video: Path | str, instruction: str, options: EditOptions) -> str:
-        """What makes an edit, as JSON: the video's name, the instruction and every option as it is used."""
+        """What makes an edit, as JSON: the video, the instruction, the model and every option as it is used.
+
+        Raises:
+            InputError: There is no such video.
+        """
         used = {name: value for name, value in asdict(options).items() if value is not None}
-        for name in ("guidance", "num_inference_steps", "seed"):
-            value = getattr(self.model, name, None)
-            used.setdefault(name, asdict(value) if is_dataclass(value) else value)  # type: ignore[arg-type]
-        named = {"editor": type(self.model).__name__, "video": Path(video).name, "instruction": instruction}
-        return json.dumps({**named, **used}, sort_keys=True, default=str)
+        return describe_edit(self.model, self.weights_hash, video, instruction, used)
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """`lineage.hash_weights` of the model, read once."""
+        return hash_weights(self.model)
 
     def edit_batch(self, batch: EditBatch) -> Tensor:
         """Edit a batch of sources B F 3 H W of any length and size; B F 3 H W in [-1, 1].
