@@ -37,7 +37,13 @@ from insvie_lightning.nets.latents import decode_latents, encode_pixels, encode_
 from insvie_lightning.nets.perceptual import PerceptualLoss, build_lpips, chunk_lpips
 from insvie_lightning.nets.source_concat import add_lora, concat_source, widen_patch_embedding
 from insvie_lightning.weights.components import load_components
-from insvie_lightning.weights.deliverable import Deliverable, load_deliverable, load_trainable, trainable_weights
+from insvie_lightning.weights.deliverable import (
+    Deliverable,
+    check_settings,
+    load_deliverable,
+    load_trainable,
+    trainable_weights,
+)
 
 
 class InsViE(LightningModule):
@@ -138,23 +144,10 @@ class InsViE(LightningModule):
         self.lpips = build_lpips(self.perceptual) if max(self.lpips_weights) > 0 else None
         if self.start_from is not None:
             deliverable = load_deliverable(self.start_from)
-            self._check_start(deliverable.settings, str(self.start_from))
+            names = ["trainable", "lora_rank", "lora_alpha"] if self.trainable == "lora" else ["trainable"]
+            own = {name: getattr(self, name) for name in names}
+            check_settings(deliverable.settings, own, self.base, self.start_from)
             self._continue_from(deliverable, str(self.start_from))
-
-    def _check_start(self, settings: dict[str, Any], origin: str) -> None:
-        """Refuse to train on with what would give the weights of `start_from` another meaning."""
-        own: dict[str, Any] = {"trainable": self.trainable}
-        if self.trainable == "lora":
-            own |= {"lora_rank": self.lora_rank, "lora_alpha": self.lora_alpha}
-        base = Path(settings.get("base", "")).resolve()
-        if Path(origin).resolve() in base.parents and base != Path(self.base).resolve():
-            own["base"] = self.base  # an imported checkpoint brought its own base
-        for name, value in own.items():
-            if (made := settings.get(name, value)) != value:
-                raise InputError(
-                    f"the weights in {origin} were made with {name} {made!r}, this run has {value!r}: "
-                    f"set --model.{name}={made}"
-                )
 
     def _continue_from(self, deliverable: Deliverable, origin: str) -> None:
         load_trainable(self.transformer, deliverable.raw, origin)

@@ -104,6 +104,29 @@ def read_settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
+def check_settings(made: dict[str, Any], own: dict[str, Any], base: str, folder: Path) -> None:
+    """Refuse to train on with settings that give the weights another meaning.
+
+    Args:
+        made: Settings of the deliverable.
+        own: Those of this run that must agree, by name.
+        base: Base of this run; it must be the deliverable's where that brought its own.
+        folder: Of the deliverable.
+
+    Raises:
+        InputError: One differs.
+    """
+    made_on = Path(made.get("base", "")).resolve()
+    if folder.resolve() in made_on.parents and made_on != Path(base).resolve():
+        own = {**own, "base": base}
+    for name, value in own.items():
+        if (before := made.get(name, value)) != value:
+            raise InputError(
+                f"the weights in {folder} were made with {name} {before!r}, this run has {value!r}: "
+                f"set --model.{name}={before}"
+            )
+
+
 @contextmanager
 def _named(folder: Path) -> Iterator[None]:
     try:
