@@ -15,6 +15,7 @@ from insvie_lightning.cli import VERBS, main
 PLUGIN = '''"""A third party's plug-in."""
 import os
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from lightning import Callback
@@ -26,7 +27,13 @@ from insvie_lightning.errors import InputError
 class AcmeNet(BoringModel):
     """A net that fails on demand."""
 
-    def __init__(self, width: int = 3, rule: Callable[[str], int] = len, fail: str = "") -> None:
+    def __init__(
+        self,
+        width: int = 3,
+        rule: Callable[[str], int] = len,
+        fail: str = "",
+        way: Literal["up", "down"] = "up",
+    ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore="rule")
         self.fail = fail
@@ -186,6 +193,7 @@ def test_testing_a_checkpoint_keeps_the_config_of_the_fit_and_the_recipe_decides
         (["--data=AcmeDate"], "data: no class 'AcmeDate' is registered; did you mean 'AcmeData'?"),
         (["--model.widht=3"], "model: AcmeNet takes no 'widht'; did you mean 'width'?"),
         (["--model.width=wide"], "model.width: expected int, got wide"),
+        (["--model.way=dwon"], "model.way: expected one of up, down, got dwon; did you mean 'down'?"),
         (["--trainer.max_steps=many"], "trainer.max_steps: expected int, got many"),
         (["--trainer.max_stepz=3"], "no option 'trainer.max_stepz' here; did you mean 'trainer.max_steps'?"),
         (["-c", "trainer: {max_stepz: 3}"], "no option 'trainer.max_stepz' here; did you mean 'trainer.max_steps'?"),

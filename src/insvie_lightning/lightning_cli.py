@@ -221,7 +221,11 @@ def explain(message: str) -> str:
             reason += f". Got value: {given[1]}" if given else ""
     where = _where(message, re.search(re.escape(reasons[0]), message))
     reason = reason.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")
-    return where + re.sub(r"<class '([\w.]+)'>", r"\1", _one_line(reason)).replace("NoneType", "null")
+    reason = re.sub(r"<class '([\w.]+)'>", r"\1", _one_line(reason)).replace("NoneType", "null")
+    if found := re.search(r"typing\.Literal\[(.*?)\], got '?(\w+)", reason):
+        names = re.findall(r"'([^']+)'", found[1])
+        reason = reason.replace(f"typing.Literal[{found[1]}]", f"one of {', '.join(names)}") + nearest(found[2], names)
+    return where + reason
 
 
 def _where(message: str, reason: re.Match[str] | None) -> str:
