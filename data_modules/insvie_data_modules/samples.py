@@ -26,7 +26,7 @@ Place = tuple[float, float, float]
 """Where a window lies in the slack of a clip, in time, down and across: 0 at the start, 1 at the end."""
 CENTRE: Place = (0.0, 0.5, 0.5)
 CAPTIONS = ("source_caption", "edited_caption")
-COLUMNS = ["key", "shard", "source_shard", "origin", "instruction", *CAPTIONS, "fps", "members"]
+COLUMNS = ["key", "shard", "source_shard", "origin", "edit_type", "instruction", *CAPTIONS, "fps", "members"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,7 @@ class Sample:
     tensors: dict[str, torch.Tensor]
     source_caption: str = ""
     edited_caption: str = ""
+    edit_type: str = ""
 
 
 def stack(samples: Sequence[Sample], position: Position | None = None) -> EditBatch:
@@ -81,6 +82,7 @@ def stack(samples: Sequence[Sample], position: Position | None = None) -> EditBa
         source_captions=tuple(sample.source_caption for sample in samples),
         edited_captions=tuple(sample.edited_caption for sample in samples),
         origins=tuple(sample.origin for sample in samples),
+        edit_types=tuple(sample.edit_type for sample in samples),
         fps=tuple(sample.fps for sample in samples),
         position=position,
         **{name: torch.stack([sample.tensors[name] for sample in samples]) for name in shapes},
@@ -136,7 +138,9 @@ def read_sample(row: dict[str, Any], form: Form, place: Place = CENTRE) -> Sampl
     else:
         raise InputError(f"has members {', '.join(members)}; needed are source.mp4 and edited.mp4, or {LATENTS}")
     captions = {name: row[name] or "" for name in CAPTIONS}
-    return Sample(row["key"], row["instruction"], row["origin"], fps, tensors, **captions)
+    return Sample(
+        row["key"], row["instruction"], row["origin"], fps, tensors, **captions, edit_type=row["edit_type"] or ""
+    )
 
 
 def _read_latents(data: bytes) -> dict[str, torch.Tensor]:

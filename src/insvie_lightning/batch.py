@@ -97,6 +97,7 @@ class EditBatch:
         source_captions: B descriptions of the sources; empty where none is known.
         edited_captions: B descriptions of the edited clips; empty where none is known.
         origins: B origins.
+        edit_types: B edit types, empty where none is known: what tables of scores are grouped by.
         fps: B frame rates in frames per second.
         position: Where the curriculum stands; None outside training.
     """
@@ -110,6 +111,7 @@ class EditBatch:
     source_captions: tuple[str, ...] = ()
     edited_captions: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    edit_types: tuple[str, ...] = ()
     fps: tuple[float, ...] = ()
     position: Position | None = None
 
@@ -133,13 +135,20 @@ class EditBatch:
 
 @dataclass(frozen=True, slots=True)
 class EditedVideos:
-    """What an editor returns from validation, test and predict steps: `edited`, B F 3 H W, float in [-1, 1]."""
+    """What an editor returns from validation, test and predict steps.
+
+    Attributes:
+        edited: B F 3 H W, float in [-1, 1].
+        source: What the edits are to be compared with, B F 3 H W, uint8: the batch's source cut to the frames and the
+            picture that were edited; None where that is the whole of it.
+    """
 
     edited: torch.Tensor
+    source: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> EditedVideos:
         """Move the videos; Lightning calls this to collect predictions."""
-        return EditedVideos(self.edited.to(device))
+        return EditedVideos(self.edited.to(device), None if self.source is None else self.source.to(device))
 
 
 def collate(triplets: Sequence[Triplet]) -> EditBatch:
@@ -154,5 +163,6 @@ def collate(triplets: Sequence[Triplet]) -> EditBatch:
         source_captions=tuple(triplet.source_caption for triplet in triplets),
         edited_captions=tuple(triplet.edited_caption for triplet in triplets),
         origins=tuple(triplet.origin for triplet in triplets),
+        edit_types=tuple(triplet.edit_type for triplet in triplets),
         fps=tuple(triplet.source.fps for triplet in triplets),
     )

@@ -1,17 +1,15 @@
 """The parts of a pretrained text-to-video model, in the folder layout that diffusers uses for CogVideoX."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HFValidationError
 from transformers import AutoTokenizer, T5EncoderModel
 
 from insvie_lightning.errors import InputError
+from insvie_lightning.nets.hub import absent, model_folder
 from insvie_lightning.nets.patch_vae import PatchVAE
 
 TOY = Path(__file__).parents[1] / "toy" / "weights"
@@ -19,6 +17,7 @@ TOY = Path(__file__).parents[1] / "toy" / "weights"
 PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 """The folders that a model consists of."""
 _FILES = [f"{part}/*" for part in PARTS]
+_ADVICE = "give the folder as --model.base, or add `-c toy` to use the shipped toy model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ def load_components(base: str, dtype: torch.dtype = torch.float32) -> Components
             scheduler=CogVideoXDDIMScheduler.from_pretrained(where, subfolder="scheduler"),
         )
     except OSError as error:
-        raise _absent(base) from error
+        raise absent(base, _ADVICE) from error
 
 
 def load_vae(base: str, dtype: torch.dtype = torch.float32) -> Any:
@@ -66,7 +65,7 @@ def load_vae(base: str, dtype: torch.dtype = torch.float32) -> Any:
         kind = PatchVAE if PatchVAE.load_config(folder)["_class_name"] == "PatchVAE" else AutoencoderKLCogVideoX
         return kind.from_pretrained(folder, torch_dtype=dtype)
     except OSError as error:
-        raise _absent(base) from error
+        raise absent(base, _ADVICE) from error
 
 
 def base_folder(base: str) -> Path:
@@ -77,17 +76,7 @@ def base_folder(base: str) -> Path:
     """
     if base == "toy":
         return TOY
-    if Path(base).is_dir():
-        return Path(base)
-    try:
-        return Path(snapshot_download(base, allow_patterns=_FILES, local_files_only=True))
-    except (OSError, HFValidationError):
-        pass
-    try:
-        HfApi().model_info(base, timeout=5)  # asked once; a download would retry for half a minute
-        return Path(snapshot_download(base, allow_patterns=_FILES))
-    except Exception as error:  # of whichever HTTP library the hub's client is built on
-        raise _absent(base) from error
+    return model_folder(base, _FILES, _ADVICE)
 
 
 def part_folder(model: Path, part: str) -> Path:
@@ -109,11 +98,3 @@ def save_components(parts: Components, folder: Path, dtype: torch.dtype) -> None
         module.to(original)
     parts.tokenizer.save_pretrained(folder / "tokenizer")
     parts.scheduler.save_pretrained(folder / "scheduler")
-
-
-def _absent(base: str) -> InputError:
-    offline = " (the hub is switched off by HF_HUB_OFFLINE)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
-    return InputError(
-        f"the weights {base!r} are neither a folder here nor to be had from the hub{offline}: download them "
-        f"(`hf download {base}`) and give the folder as --model.base, or add `-c toy` to use the shipped toy model"
-    )

@@ -1,0 +1,43 @@
+"""Where pretrained weights are: a local folder, the hub's cache, or the hub."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HFValidationError
+
+from insvie_lightning.errors import InputError
+
+
+def model_folder(name: str, files: Sequence[str], advice: str) -> Path:
+    """The folder of a model: a local one, one in the hub's cache, or one fetched from the hub now.
+
+    Args:
+        name: A folder, or a hub id such as `zai-org/CogVideoX-2b`.
+        files: Patterns of the files that are needed of the hub's.
+        advice: What a user may do when there is none, as the end of a sentence.
+
+    Raises:
+        InputError: When it is none of these.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(files), local_files_only=True))
+    except (OSError, HFValidationError):
+        pass
+    try:
+        HfApi().model_info(name, timeout=5)  # asked once; a download would retry for half a minute
+        return Path(snapshot_download(name, allow_patterns=list(files)))
+    except Exception as error:  # of whichever HTTP library the hub's client is built on
+        raise absent(name, advice) from error
+
+
+def absent(name: str, advice: str) -> InputError:
+    """The sentence that says that weights are not to be had."""
+    offline = " (the hub is switched off by HF_HUB_OFFLINE)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
+    return InputError(
+        f"the weights {name!r} are neither a folder here nor to be had from the hub{offline}: download them "
+        f"(`hf download {name}`) and {advice}"
+    )

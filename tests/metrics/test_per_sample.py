@@ -1,0 +1,110 @@
+import math
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from insvie_lightning.batch import EditBatch, EditedVideos
+from insvie_lightning.errors import InputError
+from insvie_lightning.metrics.per_sample import EditedSample, PerSample, samples_of
+
+
+class Brightness(PerSample):
+    """Mean of the edited clip in 0..255, and how many frames; a black clip has no value."""
+
+    names = ("brightness", "frames")
+    source_names = ("brightness",)
+
+    def __init__(self, with_source: bool = True) -> None:
+        super().__init__(with_source)
+        self.scored = 0
+
+    def score(self, sample: EditedSample) -> tuple[float, ...]:
+        self.scored += 1
+        mean = float(sample.edited.float().mean())
+        return (mean or math.nan, float(len(sample.edited)))
+
+
+def clips(*values: int) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.uint8)[:, None, None, None, None].expand(-1, 2, 3, 4, 4).contiguous()
+
+
+def batch(keys: str, source: int = 10) -> EditBatch:
+    return EditBatch(keys=tuple(keys), instructions=("make it",) * len(keys), source=clips(*[source] * len(keys)))
+
+
+def test_means_over_samples_beside_those_of_the_source():
+    metric = Brightness()
+    metric.update(batch("ab"), EditedVideos(clips(20, 40)))
+    result = metric.compute()
+    assert {name: value.item() for name, value in result.items()} == {
+        "brightness": 30.0,
+        "frames": 2.0,
+        "source_brightness": 10.0,
+    }
+    assert metric.rows == {"a": (20.0, 2.0, 10.0), "b": (40.0, 2.0, 10.0)}
+    assert metric.scored == 3  # two edits, and their one source once
+
+
+def test_edits_in_floating_point_are_rounded_to_pixels():
+    metric = Brightness(with_source=False)
+    metric.update(batch("a"), EditedVideos(torch.full((1, 2, 3, 4, 4), 0.2)))
+    assert metric.compute()["brightness"] == 153
+
+
+def test_a_sample_seen_twice_counts_once():
+    metric = Brightness(with_source=False)
+    for value in (20, 90):
+        metric.update(batch("a"), EditedVideos(clips(value)))
+    metric.update(batch("b"), EditedVideos(clips(40)))
+    assert metric.compute()["brightness"] == 30
+
+
+def test_a_missing_value_is_left_out_and_counted():
+    metric = Brightness(with_source=False)
+    metric.update(batch("abc"), EditedVideos(clips(20, 0, 40)))
+    result = metric.compute()
+    assert result["brightness"] == 30 and result["frames"] == 2
+    assert result["brightness_missing"] == 1 and "frames_missing" not in result
+
+
+def test_without_samples_the_means_are_nan_and_reset_forgets():
+    metric = Brightness()
+    assert metric.compute()["brightness"].isnan()
+    metric.update(batch("a"), EditedVideos(clips(20)))
+    metric.reset()
+    assert metric.compute()["brightness"].isnan() and not metric.rows
+
+
+def test_a_metric_saves_nothing():
+    metric = Brightness()
+    metric.update(batch("a"), EditedVideos(clips(20)))
+    assert not metric.state_dict() and not list(metric.parameters())
+
+
+def test_the_source_an_editor_returns_goes_before_that_of_the_batch():
+    shorter = EditedVideos(clips(20)[:, :1], source=clips(70)[:, :1])
+    assert next(samples_of(batch("a"), shorter)).source.float().mean() == 70
+
+
+def test_clips_of_other_shapes_are_refused():
+    with pytest.raises(InputError, match=r"sample 'a': the source is \(2, 3, 4, 4\), the edit \(1, 3, 4, 4\)"):
+        list(samples_of(batch("a"), EditedVideos(clips(20)[:, :1])))
+
+
+def _rank(rank: int, store: str, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=3)
+    metric = Brightness()
+    # Five samples on two ranks, of which a sampler repeats the first; the third rank has none.
+    shares = [["a", "c", "e"], ["b", "d", "a"], []]
+    for key in shares[rank]:
+        metric.update(batch(key), EditedVideos(clips(10 * (1 + "abcde".index(key)))))
+    torch.save({name: float(value) for name, value in metric.compute().items()}, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_ranks_agree_with_one_process(tmp_path):
+    mp.spawn(_rank, args=(str(tmp_path / "store"), str(tmp_path)), nprocs=3)
+    results = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(3)]
+    assert results[0] == results[1] == results[2] == {"brightness": 30.0, "frames": 2.0, "source_brightness": 10.0}
