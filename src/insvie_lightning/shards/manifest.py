@@ -12,9 +12,8 @@ from functools import cached_property
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from insvie_lightning.errors import InputError, first_line, nearest
@@ -23,6 +22,7 @@ from insvie_lightning.shards.record import COLUMNS, LATER
 
 COMPACT = "manifest.parquet"
 _PARTS = b"insvie_parts"
+_ROW = "insvie_row"
 _ROWS_AT_ONCE = 16_384
 
 
@@ -60,34 +60,49 @@ class Manifest:
         for name in columns or ():
             if name not in self.schema.names:
                 raise self._unknown(name)
-        selected = ", ".join(f'"{name}"' for name in columns) if columns else "*"
+        names = [name for name in self.schema.names if columns is None or name in columns]
+        rows = self._scan(names, accepted_only)
+        if where != "true":
+            rows = _chosen(rows, self._matches(where, accepted_only))
+        return map_rows(rows)
+
+    def _matches(self, where: str, accepted_only: bool) -> np.ndarray:
+        """Number the rows that a clause keeps; the database sees no column but those that the clause can need."""
+        clause = where.lower()
+        every = "columns" in clause  # DuckDB's COLUMNS(...) names them by a pattern
+        names = [name for name in self.schema.names if every or name.lower() in clause]
         # The newline ends a trailing comment of the clause before the bracket.
-        sql = f"SELECT {selected} FROM manifest WHERE ({where}\n)"
+        sql = f"SELECT {_ROW} FROM manifest WHERE ({where}\n)"
         with duckdb.connect() as connection:
-            connection.register("manifest", self._scan(self._named(where, columns), accepted_only))
+            connection.register("manifest", _numbered(self._scan(names or ["accepted"], accepted_only)))
             for setting in ("python_enable_replacements = false", "enable_external_access = false"):
                 connection.execute(f"SET {setting}")
             connection.execute("SET lock_configuration = true")
             try:
-                return map_rows(connection.sql(sql).to_arrow_reader(_ROWS_AT_ONCE))
+                return np.sort(connection.sql(sql).fetchnumpy()[_ROW])
             except duckdb.BinderException as error:
                 unknown = re.search(r'(?:Referenced column|column named) "([^"]+)"', str(error))
                 raise self._unknown(unknown[1]) if unknown else _illegal(where, error) from None
             except duckdb.Error as error:
                 raise _illegal(where, error) from None
 
-    def _named(self, where: str, columns: Sequence[str] | None) -> list[str]:
-        """Return the columns that a query can need: those it returns, and those whose name stands in its clause."""
-        clause = where.lower()
-        every = columns is None or "columns" in clause  # DuckDB's COLUMNS(...) names them by a pattern
-        return [name for name in self.schema.names if every or name in (columns or ()) or name.lower() in clause]
+    def _scan(self, columns: Sequence[str], accepted_only: bool) -> pa.RecordBatchReader:
+        """Read columns batch by batch as they are asked for; a scanner of pyarrow would read far ahead."""
+        schema = pa.schema([self.schema.field(name) for name in columns])
 
-    def _scan(self, columns: list[str], accepted_only: bool) -> pa.RecordBatchReader:
-        # Without reading ahead, which would hold the whole of a large manifest in memory.
-        options = {"batch_size": _ROWS_AT_ONCE, "batch_readahead": 1, "fragment_readahead": 1, "use_threads": False}
-        kept = pc.field("accepted") if accepted_only else None
-        rows = ds.dataset([str(path) for path in self.files], schema=self.schema, format="parquet")
-        return rows.scanner(columns=columns, filter=kept, **options).to_reader()
+        def batches() -> Iterator[pa.RecordBatch]:
+            for path in self.files:
+                with _open_part(path) as part:
+                    present = {*columns, "accepted"}.intersection(part.schema_arrow.names)
+                    for batch in part.iter_batches(_ROWS_AT_ONCE, columns=sorted(present)):
+                        batch = batch.filter(batch["accepted"]) if accepted_only else batch
+                        arrays = [
+                            batch[field.name] if field.name in present else pa.nulls(len(batch), field.type)
+                            for field in schema
+                        ]
+                        yield pa.RecordBatch.from_arrays(arrays, names=schema.names).cast(schema)
+
+        return pa.RecordBatchReader.from_batches(schema, batches())
 
     def _unknown(self, name: str) -> InputError:
         names = self.schema.names
@@ -202,6 +217,33 @@ def _open_part(path: Path) -> Iterator[pq.ParquetFile]:
             yield file
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} is no readable manifest: {first_line(error)}") from None
+
+
+def _numbered(rows: pa.RecordBatchReader) -> pa.RecordBatchReader:
+    """Add a column of the numbers of the rows, from 0."""
+    schema = rows.schema.append(pa.field(_ROW, pa.int64()))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        start = 0
+        for batch in rows:
+            numbers = pa.array(np.arange(start, start + len(batch)))
+            yield pa.RecordBatch.from_arrays([*batch.columns, numbers], schema=schema)
+            start += len(batch)
+
+    return pa.RecordBatchReader.from_batches(schema, batches())
+
+
+def _chosen(rows: pa.RecordBatchReader, numbers: np.ndarray) -> pa.RecordBatchReader:
+    """Leave out all rows but those of some numbers, which ascend."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        start = 0
+        for batch in rows:
+            first, last = np.searchsorted(numbers, (start, start + len(batch)))
+            yield batch.take(pa.array(numbers[first:last] - start))
+            start += len(batch)
+
+    return pa.RecordBatchReader.from_batches(rows.schema, batches())
 
 
 def _fingerprint(parts: Sequence[Path]) -> bytes:
