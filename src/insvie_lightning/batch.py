@@ -75,6 +75,51 @@ class Triplet:
 
 
 @dataclass(frozen=True, slots=True)
+class Draft:
+    """A triplet in the making: what the steps that build a data set know of it so far.
+
+    Attributes:
+        key: As of `Triplet`.
+        source: The clip to be edited; one frame if it is an image.
+        edited_frame: The first frame after the edit, 3 H W, uint8, of any size; None before that step.
+        instruction: As of `Triplet`; empty before that step.
+        source_caption: As of `Triplet`.
+        edited_caption: As of `Triplet`.
+        origin: As of `Triplet`.
+        dataset: As of `Triplet`.
+        edit_type: As of `Triplet`.
+        scores: As of `Triplet`.
+        lineage: What every step so far did: the step's name -> what made its part; JSON types only.
+    """
+
+    key: str
+    source: Clip
+    edited_frame: np.ndarray | None = None
+    instruction: str = ""
+    source_caption: str = ""
+    edited_caption: str = ""
+    origin: Origin = "real"
+    dataset: str = ""
+    edit_type: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+
+    def triplet(self, source: Clip, edited: Clip) -> Triplet:
+        """The finished sample."""
+        names = ("instruction", "source_caption", "edited_caption", "origin", "dataset", "edit_type")
+        texts = {name: getattr(self, name) for name in names}
+        return Triplet(self.key, source, edited, **texts, scores=self.scores, lineage=self.lineage)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A draft or triplet that a step gives up, and the reason in one sentence."""
+
+    sample: Draft | Triplet
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Position:
     """Where in a curriculum a batch stands: the stage's name and number, and the micro-batch in it, both from 0."""
 
