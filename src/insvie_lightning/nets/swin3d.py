@@ -9,7 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from torchvision.models.swin_transformer import PatchMerging
 from torchvision.models.video.swin_transformer import PatchEmbed3d
 
-Box = tuple[int, int, int]
+Box = tuple[int, ...]
 """Lengths along time, height and width."""
 
 _PATCH: Box = (2, 4, 4)
@@ -95,25 +95,23 @@ class WindowAttention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """B T H W C -> the same; T, H and W are multiples of the window's sides, or shorter than them."""
-        t, h, w = tokens.shape[1:4]
-        # A window that a short axis fits into does not move along it.
-        window = (min(t, _WINDOW[0]), min(h, _WINDOW[1]), min(w, _WINDOW[2]))
-        moved = [self.shifted and side > part for side, part in zip((t, h, w), window, strict=True)]
-        shift = tuple(side // 2 if move else 0 for side, move in zip(_WINDOW, moved, strict=True))
-        back = tuple(-step for step in shift)
-        bias = self._bias((t, h, w), window, back)
+        size = tuple(tokens.shape[1:4])
+        window = tuple(map(min, size, _WINDOW))
+        # Windows do not move along an axis that one of them spans.
+        shift = tuple(part // 2 * (self.shifted and part < side) for part, side in zip(window, size, strict=True))
+        bias = self._bias(size, window, shift)
 
-        parts = _split(tokens.roll(back, (1, 2, 3)), window)
+        parts = _split(tokens.roll([-step for step in shift], (1, 2, 3)), window)
         q, k, v = self.qkv(parts).unflatten(-1, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5).flatten(2, 3)
         mixed = scaled_dot_product_attention(q, k, v, attn_mask=bias.flatten(0, 1)[None])
         mixed = mixed.unflatten(1, (-1, self.heads)).transpose(2, 3).flatten(3)
-        return _merge(self.proj(mixed), (t, h, w), window).roll(shift, (1, 2, 3))
+        return _merge(self.proj(mixed), size, window).roll(shift, (1, 2, 3))
 
-    def _bias(self, size: Box, window: Box, back: tuple[int, ...]) -> Tensor:
+    def _bias(self, size: Box, window: Box, shift: Box) -> Tensor:
         """What is added to the logits, windows x heads x N x N."""
         index = self.relative_position_index[: prod(window), : prod(window)]
         bias = self.relative_position_bias_table[index].movedim(-1, 0)
-        axes = [torch.arange(side, device=index.device).roll(step) for side, step in zip(size, back, strict=True)]
+        axes = [torch.arange(side, device=index.device).roll(-step) for side, step in zip(size, shift, strict=True)]
         places = _split(torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)[None], window)[0]  # windows N 3
         if self.fragment_position_bias_table is not None:
             fragments = (places[..., 1:] * _GRID // places.new_tensor(size[1:])).float()
@@ -121,9 +119,9 @@ class WindowAttention(nn.Module):
             gate = torch.cdist(fragments, fragments, p=1)[:, None]
             within = self.fragment_position_bias_table[index].movedim(-1, 0)
             bias = within + gate * (bias - within)
-        if any(back):
+        if any(shift):
             # Rolling has brought the first places behind the last ones, which are no neighbours.
-            wrapped = (places < -places.new_tensor(back)).float()
+            wrapped = (places < places.new_tensor(shift)).float()
             bias = bias - 100 * torch.cdist(wrapped, wrapped, p=1).clamp(max=1)[:, None]
         return bias.expand(len(places), -1, -1, -1)
 
