@@ -43,8 +43,8 @@ def test_on_a_still_clip_it_is_torchvisions_convnext_tiny() -> None:
 
 
 @torch.no_grad()
-def test_every_second_block_of_a_stage_sees_one_frame_before_and_one_after() -> None:
-    net = ConvNext3d((3,), (8,))
+def test_the_second_of_each_three_blocks_sees_one_frame_before_and_one_after() -> None:
+    net = ConvNext3d((4,), (8,))
     for parameter in net.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     clip = torch.randn(1, 3, 14, 8, 8, generator=torch.Generator().manual_seed(0))
