@@ -1,7 +1,10 @@
 """Fixtures shared by every test."""
 
+import importlib.util
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,3 +19,19 @@ def shared() -> Path:
             pytest.fail(f"INSVIE_SHARED={named} is not a folder")
         pytest.skip("no shared folder of golden files; set INSVIE_SHARED to run this test")
     return folder
+
+
+@pytest.fixture(scope="session")
+def fill(shared: Path) -> Any:
+    """The golden files' maker of weights (`fill_state`) and inputs (`array`)."""
+    spec = importlib.util.spec_from_file_location("fill", shared / "oracles/fill.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def seeds(shared: Path) -> Any:
+    """The seeds of the golden files' weights and inputs."""
+    return json.loads((shared / "oracles/inputs.json").read_text())
