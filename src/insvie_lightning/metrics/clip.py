@@ -6,13 +6,12 @@ One encoding of a clip serves all metrics that name the same CLIP and see the fr
 from functools import lru_cache
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from insvie_lightning.errors import InputError
 from insvie_lightning.metrics.per_sample import EditedSample, PerSample
-from insvie_lightning.nets.clip_encoder import ClipEncoder, load_open_clip, load_transformers_clip
+from insvie_lightning.nets.clip_encoder import ClipEncoder, TransformersClip, load_open_clip, load_transformers_clip
 from insvie_lightning.nets.clip_pixels import Preprocessing
 from insvie_lightning.nets.hub import model_folder
 
@@ -22,9 +21,21 @@ PICKSCORE = "yuvalkirstain/PickScore_v1"
 PICKSCORE_PROCESSOR = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 """Where TGVE's and V2VBench's PickScore takes tokenizer and pixels from."""
 
-_PROCESSOR_FILES = ["preprocessor_config.json", "vocab.json", "merges.txt", "tokenizer*.json", "special_tokens_map.json"]
+_PROCESSOR_FILES = [
+    "preprocessor_config.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+]
 _FILES = ["config.json", "model.safetensors", *_PROCESSOR_FILES]
-_OPEN_CLIP_FILES = ["open_clip_config.json", "open_clip_model.safetensors", "open_clip_pytorch_model.bin", "*.txt", "tok*"]
+_OPEN_CLIP_FILES = [
+    "open_clip_config.json",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "*.txt",
+    "tok*",
+]
 _ADVICE = "give the folder as `model`, or `toy` for the CLIP of the toy world"
 
 
@@ -199,7 +210,7 @@ def clip_encoder(model: str, processor: str = "") -> ClipEncoder:
         name = model.removeprefix("open_clip:")
         return ClipEncoder(lambda: load_open_clip(model_folder(name, _OPEN_CLIP_FILES, _ADVICE)))
 
-    def load():  # type: ignore[no-untyped-def]
+    def load() -> TransformersClip:
         folder = model_folder(model, _FILES, _ADVICE)
         has_own = (folder / "preprocessor_config.json").is_file() or not processor
         return load_transformers_clip(folder, folder if has_own else _processor_folder(processor))

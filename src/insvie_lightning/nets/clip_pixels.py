@@ -11,9 +11,9 @@ from torch import Tensor
 Preprocessing = Literal["pil", "tensor", "squash"]
 """How frames become pixels of a CLIP.
 
-`pil`: shorter side to the network's size (bicubic, antialiased, rounded to uint8), then its middle; bit for bit OpenAI's
-transform, as published tables have it. `tensor`: the same by torchvision, on the clip's device; at most one level of
-255 away. `squash`: straight to the network's size (bicubic, without antialiasing or rounding; the aspect is lost), as
+`pil`: shorter side to the network's size (bicubic, antialiased, rounded to uint8), then its middle; bit for bit what
+OpenAI's transform gives and published tables have. `tensor`: the same by torchvision, on the clip's device; at most one
+level of 255 away. `squash`: straight to the network's size (bicubic, without antialiasing or rounding; the aspect is lost), as
 UltraEdit's `ClipSimilarity` does.
 """
 TGVE_SIDE = 480
@@ -31,7 +31,9 @@ def clip_pixels(clip: Tensor, processor: Any, size: tuple[int, int], preprocessi
     """
     if preprocessing == "squash":
         pixels = F.interpolate(clip.float() / 255, size=size, mode="bicubic", align_corners=False)
-        mean, std = (torch.tensor(v, device=clip.device)[:, None, None] for v in (processor.image_mean, processor.image_std))
+        mean, std = (
+            torch.tensor(v, device=clip.device)[:, None, None] for v in (processor.image_mean, processor.image_std)
+        )
         return (pixels - mean) / std
     if preprocessing == "pil":
         frames = list(clip.cpu().numpy())

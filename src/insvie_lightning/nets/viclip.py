@@ -73,19 +73,18 @@ class VideoTower(nn.Module):
     def forward(self, video: Tensor) -> Tensor:
         """Normalised pixels B T 3 h w -> B D; T is the network's number of frames (8), or 1."""
         patches = self.conv1(video.transpose(1, 2)).flatten(3).permute(0, 2, 3, 1)
-        time = self.temporal_positional_embedding
-        if video.shape[1] == 1:
-            time = time.mean(1, keepdim=True)
+        learnt = self.temporal_positional_embedding
+        time = learnt.mean(1, keepdim=True) if video.shape[1] == 1 else learnt
         patches = patches + self.positional_embedding[1:] + time[:, :, None]
         first = (self.class_embedding + self.positional_embedding[0]).expand(len(video), 1, -1)
         tokens = self.transformer(self.ln_pre(torch.cat([first, patches.flatten(1, 2)], 1)))
         return self.ln_post(tokens[:, 0]) @ self.proj
 
 
-class ViClip(nn.Module):
+class ViClipNet(nn.Module):
     """Both towers, and the temperature that only training needs; embeddings are not normalised."""
 
-    def __init__(self, size: ViClipSize = ViClipSize()) -> None:  # noqa: B008 (frozen)
+    def __init__(self, size: ViClipSize = ViClipSize()) -> None:
         super().__init__()
         self.size = size
         self.temp = nn.Parameter(torch.ones([]))
