@@ -1,6 +1,6 @@
 """From the frames of a clip to what a CLIP looks at: as published tables have it, fast, or as UltraEdit does."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -8,13 +8,15 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from insvie_lightning.errors import InputError, nearest
+
 Preprocessing = Literal["pil", "tensor", "squash"]
 """How frames become pixels of a CLIP.
 
 `pil`: shorter side to the network's size (bicubic, antialiased, rounded to uint8), then its middle; bit for bit what
 OpenAI's transform gives and published tables have. `tensor`: the same by torchvision, on the clip's device; at most one
-level of 255 away. `squash`: straight to the network's size (bicubic, without antialiasing or rounding; the aspect is lost), as
-UltraEdit's `ClipSimilarity` does.
+level of 255 away. `squash`: straight to the network's size (bicubic, without antialiasing or rounding; the aspect is
+lost), as UltraEdit's `ClipSimilarity` does.
 """
 TGVE_SIDE = 480
 """Side of the squares to which TGVE's `run_eval.py` resizes every frame first."""
@@ -28,7 +30,15 @@ def clip_pixels(clip: Tensor, processor: Any, size: tuple[int, int], preprocessi
         processor: transformers' `CLIPImageProcessorPil` with the network's settings.
         size: Height and width that the network takes; only `squash` needs to be told.
         preprocessing: See `Preprocessing`.
+
+    Raises:
+        InputError: There is no such preprocessing.
     """
+    if preprocessing not in get_args(Preprocessing):
+        legal = get_args(Preprocessing)
+        raise InputError(
+            f"no preprocessing {preprocessing!r}: legal are {', '.join(legal)}{nearest(preprocessing, legal)}"
+        )
     if preprocessing == "squash":
         pixels = F.interpolate(clip.float() / 255, size=size, mode="bicubic", align_corners=False)
         mean, std = (
