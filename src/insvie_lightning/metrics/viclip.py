@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -192,6 +193,8 @@ def load_viclip(path: Path) -> "ViClipNet":
             saved = torch.load(path, map_location="cpu", weights_only=True)
             state = saved.get("model", saved)
         net = ViClipNet(ViClipSize.of(state))
+    except UnpicklingError as error:
+        raise InputError(f"{path} is no file of weights; nothing but weights is read from a .pth") from error
     except KeyError as error:
         raise InputError(f"{path} holds the weights of another model than ViCLIP: it has no {error}") from error
     except (OSError, SafetensorError, RuntimeError, AttributeError, ValueError) as error:
