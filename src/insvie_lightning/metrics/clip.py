@@ -212,8 +212,8 @@ def clip_encoder(model: str, processor: str = "") -> ClipEncoder:
 
     def load() -> TransformersClip:
         folder = model_folder(model, _FILES, _ADVICE)
-        has_own = (folder / "preprocessor_config.json").is_file() or not processor
-        return load_transformers_clip(folder, folder if has_own else _processor_folder(processor))
+        elsewhere = processor and _lacks_processor(folder)
+        return load_transformers_clip(folder, _processor_folder(processor) if elsewhere else folder)
 
     return ClipEncoder(load)
 
@@ -258,6 +258,11 @@ def consecutive_cosine(embeddings: Tensor) -> float:
     if len(embeddings) < 2:
         return float("nan")
     return float(F.cosine_similarity(embeddings[1:], embeddings[:-1]).clamp(min=0).mean())
+
+
+def _lacks_processor(folder: Path) -> bool:
+    tokenizers = (folder / "tokenizer.json", folder / "vocab.json")
+    return not ((folder / "preprocessor_config.json").is_file() and any(path.is_file() for path in tokenizers))
 
 
 def _processor_folder(name: str) -> Path:
