@@ -1,5 +1,6 @@
 """First-party callbacks and the run's logger; importing this package registers them."""
 
+from insvie_callbacks.clip import ClipFrame, ClipTemporal, ClipText, PickScore
 from insvie_callbacks.dover import Dover
 from insvie_callbacks.edit_samples import EditSamples
 from insvie_callbacks.lora_ema import LoraEMA
@@ -8,16 +9,24 @@ from insvie_callbacks.save_editor import SaveEditor
 from insvie_callbacks.summary import Summary
 from insvie_callbacks.throughput import Throughput
 from insvie_callbacks.toy_scores import ToyScores
+from insvie_callbacks.ultra_edit import UltraEdit
+from insvie_callbacks.viclip import ViClip
 from insvie_callbacks.write_edits import WriteEdits
 
 __all__ = [
+    "ClipFrame",
+    "ClipTemporal",
+    "ClipText",
     "Dover",
     "EditSamples",
     "LoraEMA",
+    "PickScore",
     "RunLog",
     "SaveEditor",
     "Summary",
     "Throughput",
     "ToyScores",
+    "UltraEdit",
+    "ViClip",
     "WriteEdits",
 ]
