@@ -10,4 +10,14 @@ from insvie_callbacks.throughput import Throughput
 from insvie_callbacks.toy_scores import ToyScores
 from insvie_callbacks.write_edits import WriteEdits
 
-__all__ = ["EditSamples", "Judge", "LoraEMA", "RunLog", "SaveEditor", "Summary", "Throughput", "ToyScores", "WriteEdits"]
+__all__ = [
+    "EditSamples",
+    "Judge",
+    "LoraEMA",
+    "RunLog",
+    "SaveEditor",
+    "Summary",
+    "Throughput",
+    "ToyScores",
+    "WriteEdits",
+]

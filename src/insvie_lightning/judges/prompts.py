@@ -92,7 +92,7 @@ class Question:
 def _video_request(ask: str) -> str:
     return (
         "First come {source} frames of a source video, then {edited} frames of its edited version, both in the order "
-        "of time. The instruction of the edit: {instruction}\n" + ask + " Answer with a whole number from 1 to 5; "
+        'of time. The instruction of the edit: "{instruction}"\n' + ask + " Answer with a whole number from 1 to 5; "
     )
 
 
@@ -123,14 +123,15 @@ QUALITY = Prompt("quality", "1", _lines(_FILTERING), _OVERALL)
 """Quality at test, all frames of both videos: the prompt of filtering [supplement 8]."""
 
 FILTERING = Prompt("filtering", "1", _lines(_FILTERING), _OVERALL)
-"""The second stage of building data: three frames of the source and three of the edit, six criteria [supplement 7.2]."""
+"""The second stage of building data: three frames of the source and of the edit, six criteria [supplement 7.2]."""
 
 SCREENING = Prompt(
     "screening",
     "1",
     _lines(_SCREENING),
     "First comes a source picture, then {edited} candidates of its edited version, numbered from 0 to {last}. "
-    "The instruction of the edit: {instruction}\nWhich candidate does best what is asked and looks the most natural?",
+    'The instruction of the edit: "{instruction}"\n'
+    "Which candidate does best what is asked and looks the most natural?",
     key="best_image",
     scale=None,
 )

@@ -15,7 +15,7 @@ from typing import Any
 from insvie_lightning.errors import InputError
 
 _LONGEST = 20_000
-_QUOTES = str.maketrans("‘’“”", "''\"\"")
+_QUOTES = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
 _WHOLE = re.compile(r"[+-]?\d+(\.0+)?")
 
 
@@ -68,7 +68,7 @@ def parse_reply(text: str, key: str, legal: Sequence[int]) -> int:
     if len(answers) > 1:
         raise InputError(f"the reply {_short(text)} has several values of {key!r}")
     answer = answers.pop()
-    if answer not in legal:
+    if answer is None or answer not in legal:
         raise InputError(f"the reply {_short(text)} has a {key!r} that is no whole number of {legal[0]} to {legal[-1]}")
     return answer
 

@@ -92,7 +92,7 @@ class Server:
         import openai
         from openai.types.chat import ChatCompletion
 
-        messages = [
+        messages: list[dict[str, Any]] = [
             {"role": "system", "content": question.prompt.system},
             {"role": "user", "content": [self._part(part) for part in question.content]},
         ]
@@ -144,10 +144,11 @@ class Server:
         """Send a request, without those options that this server does not know."""
         import openai
 
+        create: Any = self._client.chat.completions.create
         while True:
             options = dict(self._options(schema))
             try:
-                return self._client.chat.completions.create(model=self.model, messages=messages, **options)  # type: ignore[call-overload]
+                return create(model=self.model, messages=messages, **options)
             except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
                 refused = [name for name in options if name == error.param or name in str(error)]
                 if not refused:
@@ -189,7 +190,7 @@ class Server:
                 what = f"still says after {self.max_retries} retries that requests come too fast; lower the concurrency"
             case _:
                 what = f"failed after {self.max_retries} retries ({_said(error)})"
-        return f"the judge's server {self._address} {what}, then run again: answers in the cache are not asked for twice"
+        return f"the judge's server {self._address} {what}; a rerun asks only for what the cache lacks"
 
 
 def _said(error: Exception) -> str:
