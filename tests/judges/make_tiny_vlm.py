@@ -113,12 +113,11 @@ def conversation(draw: random.Random) -> tuple[list[dict[str, Any]], list[Image.
     answer = draw.randint(1, 5)
     before, after = draw.choice(COUNTS), draw.choice(COUNTS)
     pictures = [picture(draw.randint(1, 5), draw) for _ in range(before + after - 1)] + [picture(answer, draw)]
-    frames = np.stack([np.asarray(shown).transpose(2, 0, 1) for shown in pictures])
+    frames = np.stack([np.asarray(image).transpose(2, 0, 1) for image in pictures])
     question = Question(draw.choice([TEMPORAL, TEXT, QUALITY]), "", frames[:before], frames[before:])
-    content = [
-        {"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in question.content
-    ]
-    messages = [{"role": "system", "content": question.prompt.system}, {"role": "user", "content": content}]
+    shown = question.content
+    parts = [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in shown]
+    messages = [{"role": "system", "content": question.prompt.system}, {"role": "user", "content": parts}]
     if draw.random() < 0.2:
         messages += [
             {"role": "assistant", "content": draw.choice(REPLIES)},
