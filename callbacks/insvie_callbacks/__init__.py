@@ -3,6 +3,7 @@
 from insvie_callbacks.clip import ClipFrame, ClipTemporal, ClipText, PickScore
 from insvie_callbacks.dover import Dover
 from insvie_callbacks.edit_samples import EditSamples
+from insvie_callbacks.judge import Judge
 from insvie_callbacks.lora_ema import LoraEMA
 from insvie_callbacks.run_log import RunLog
 from insvie_callbacks.save_editor import SaveEditor
@@ -19,6 +20,7 @@ __all__ = [
     "ClipText",
     "Dover",
     "EditSamples",
+    "Judge",
     "LoraEMA",
     "PickScore",
     "RunLog",
