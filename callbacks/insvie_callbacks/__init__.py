@@ -1,7 +1,9 @@
 """First-party callbacks and the run's logger; importing this package registers them."""
 
 from insvie_callbacks.edit_samples import EditSamples
+from insvie_callbacks.epe import EPE
 from insvie_callbacks.lora_ema import LoraEMA
+from insvie_callbacks.pixels import Pixels
 from insvie_callbacks.run_log import RunLog
 from insvie_callbacks.save_editor import SaveEditor
 from insvie_callbacks.summary import Summary
@@ -9,4 +11,15 @@ from insvie_callbacks.throughput import Throughput
 from insvie_callbacks.toy_scores import ToyScores
 from insvie_callbacks.write_edits import WriteEdits
 
-__all__ = ["EditSamples", "LoraEMA", "RunLog", "SaveEditor", "Summary", "Throughput", "ToyScores", "WriteEdits"]
+__all__ = [
+    "EPE",
+    "EditSamples",
+    "LoraEMA",
+    "Pixels",
+    "RunLog",
+    "SaveEditor",
+    "Summary",
+    "Throughput",
+    "ToyScores",
+    "WriteEdits",
+]
