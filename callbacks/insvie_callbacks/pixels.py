@@ -11,9 +11,8 @@ class Pixels(EditMetric):
 
     Args:
         threshold: The edited region is where source and target differ by more than this, of 255 levels.
-        with_source: Also log `source_psnr_target_db`: what returning the source would reach.
         max_seconds: Of each validation; see `EditMetric`.
     """
 
-    def __init__(self, threshold: int = 16, with_source: bool = True, max_seconds: float | None = None) -> None:
-        super().__init__(pixels.Pixels(threshold, with_source), max_seconds)
+    def __init__(self, threshold: int = 16, max_seconds: float | None = None) -> None:
+        super().__init__(pixels.Pixels(threshold), max_seconds)
