@@ -68,9 +68,8 @@ class EPE(PerSample):
 
 def end_point_error_px(flow_px: Tensor, other_px: Tensor) -> float:
     """Mean over frames and pixels of the length of the difference of two flows, each F 2 H W."""
-    return float(
-        torch.stack([(one - other).norm(dim=0).mean() for one, other in zip(flow_px, other_px, strict=True)]).mean()
-    )
+    errors = [torch.hypot(*(one - other)).mean() for one, other in zip(flow_px, other_px, strict=True)]
+    return float(torch.stack(errors).mean())
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
