@@ -83,8 +83,8 @@ def ssim_map(one: Tensor, other: Tensor) -> Tensor:
     if min(one.shape[1:]) <= _RADIUS:
         return one[:0]
     # Channels last: torch's convolution for each channel is three times as fast on a CPU.
-    frames = (frame[None].contiguous(memory_format=torch.channels_last) for frame in (one, other))
-    return structural_similarity_index_measure(*frames, data_range=1.0, return_full_image=True)[1][0]
+    first, second = (frame[None].contiguous(memory_format=torch.channels_last) for frame in (one, other))
+    return structural_similarity_index_measure(first, second, data_range=1.0, return_full_image=True)[1][0]
 
 
 def _mean(values: Tensor) -> float:
