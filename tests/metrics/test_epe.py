@@ -101,6 +101,12 @@ def test_the_name_tells_the_backend_and_no_network_is_saved(tmp_path: Path) -> N
     assert metric.higher_is_better is False
 
 
+def test_absent_weights_are_said_when_the_metric_is_prepared(tmp_path: Path) -> None:
+    metric = EPE("gmflow", str(tmp_path / "gmflow.pth"))
+    with pytest.raises(InputError, match=r"gmflow\.pth does not exist"):
+        metric.prepare()
+
+
 @pytest.mark.parametrize("name", ["cat-in-the-sun_background", "swans_object"])
 def test_a_real_edit_moves_more_like_its_source_than_another_video_does(shared: Path, name: str) -> None:
     folder = shared / "real/triplets"
