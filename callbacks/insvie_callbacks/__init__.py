@@ -3,8 +3,10 @@
 from insvie_callbacks.clip import ClipFrame, ClipTemporal, ClipText, PickScore
 from insvie_callbacks.dover import Dover
 from insvie_callbacks.edit_samples import EditSamples
+from insvie_callbacks.epe import EPE
 from insvie_callbacks.judge import Judge
 from insvie_callbacks.lora_ema import LoraEMA
+from insvie_callbacks.pixels import Pixels
 from insvie_callbacks.run_log import RunLog
 from insvie_callbacks.save_editor import SaveEditor
 from insvie_callbacks.summary import Summary
@@ -15,6 +17,7 @@ from insvie_callbacks.viclip import ViClip
 from insvie_callbacks.write_edits import WriteEdits
 
 __all__ = [
+    "EPE",
     "ClipFrame",
     "ClipTemporal",
     "ClipText",
@@ -23,6 +26,7 @@ __all__ = [
     "Judge",
     "LoraEMA",
     "PickScore",
+    "Pixels",
     "RunLog",
     "SaveEditor",
     "Summary",
