@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+from lightning.pytorch import Trainer
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch.utils.data import Dataset
@@ -46,6 +47,25 @@ class Form:
     resize: Resize
     pad_short: bool = False
     scale_small: bool = False
+
+
+def fill_form(form: Form, trainer: Trainer | None) -> Form:
+    """Fill in what a form leaves open with what the trainer's model was made for; without a trainer it stays open.
+
+    Raises:
+        InputError: The model does not say what it was made for.
+    """
+    if trainer is None or (form.frames and form.size):
+        return form
+    model = trainer.lightning_module
+    shape = getattr(model, "working_shape", None)
+    if shape is None:
+        raise InputError(
+            f"frames and size are those that the model was made for, but {type(model).__name__} does not say which; "
+            "give --data.frames and --data.size"
+        )
+    frames, height, width = shape
+    return replace(form, frames=form.frames or frames, size=form.size or (height, width))
 
 
 @dataclass(frozen=True, slots=True)
