@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -86,6 +87,14 @@ def test_a_metric_saves_nothing():
 def test_the_source_an_editor_returns_goes_before_that_of_the_batch():
     shorter = EditedVideos(clips(20)[:, :1], source=clips(70)[:, :1])
     assert next(samples_of(batch("a"), shorter)).source.float().mean() == 70
+
+
+def test_the_target_an_editor_returns_goes_before_that_of_the_batch_and_missing_edits_are_left_out():
+    whole = replace(batch("ab"), edited=clips(30, 30))
+    edits = EditedVideos(clips(20, 40), target=clips(80, 90), missing=frozenset("a"))
+    (sample,) = samples_of(whole, edits)
+    assert sample.key == "b" and sample.edited.float().mean() == 40
+    assert sample.target is not None and sample.target.float().mean() == 90
 
 
 def test_clips_of_other_shapes_are_refused():
