@@ -40,6 +40,7 @@ class Form:
         resize: `crop` cuts a window, `cover` scales to cover and cuts the middle, `stretch` scales each axis.
         pad_short: Repeat the last frame of a clip that is shorter than `frames`, instead of refusing it.
         scale_small: Scale a clip that is too small to be cropped until it covers the size, instead of refusing it.
+        max_frames: Number of frames of a longer clip where `frames` leaves each clip's own.
     """
 
     frames: int | None
@@ -47,6 +48,7 @@ class Form:
     resize: Resize
     pad_short: bool = False
     scale_small: bool = False
+    max_frames: int | None = None
 
 
 def fill_form(form: Form, trainer: Trainer | None) -> Form:
@@ -180,6 +182,8 @@ def fit(clip: Clip, form: Form, place: Place = CENTRE) -> Clip:
     start, *position = place
     if form.frames:
         clip = sample_frames(pad_frames(clip, form.frames) if form.pad_short else clip, form.frames, start)
+    elif form.max_frames and len(clip) > form.max_frames:
+        clip = sample_frames(clip, form.max_frames, start)
     if form.size:
         down, across = position if form.resize == "crop" else (0.5, 0.5)
         too_small = clip.size[0] < form.size[0] or clip.size[1] < form.size[1]
