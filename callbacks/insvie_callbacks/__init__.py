@@ -4,9 +4,20 @@ from insvie_callbacks.edit_samples import EditSamples
 from insvie_callbacks.lora_ema import LoraEMA
 from insvie_callbacks.run_log import RunLog
 from insvie_callbacks.save_editor import SaveEditor
+from insvie_callbacks.score_table import ScoreTable
 from insvie_callbacks.summary import Summary
 from insvie_callbacks.throughput import Throughput
 from insvie_callbacks.toy_scores import ToyScores
 from insvie_callbacks.write_edits import WriteEdits
 
-__all__ = ["EditSamples", "LoraEMA", "RunLog", "SaveEditor", "Summary", "Throughput", "ToyScores", "WriteEdits"]
+__all__ = [
+    "EditSamples",
+    "LoraEMA",
+    "RunLog",
+    "SaveEditor",
+    "ScoreTable",
+    "Summary",
+    "Throughput",
+    "ToyScores",
+    "WriteEdits",
+]

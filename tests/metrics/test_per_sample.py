@@ -78,6 +78,14 @@ def test_without_samples_the_means_are_nan_and_reset_forgets():
     assert metric.compute()["brightness"].isnan() and not metric.rows
 
 
+@pytest.mark.filterwarnings("error:The ``compute`` method")
+def test_samples_may_be_added_one_by_one():
+    metric = Brightness(with_source=False)
+    for value, sum_of in ((20, 20), (40, 30)):
+        metric.add(next(samples_of(batch(f"{value}"[0]), EditedVideos(clips(value)))))
+        assert metric.compute()["brightness"] == sum_of
+
+
 def test_a_metric_saves_nothing():
     metric = Brightness()
     metric.update(batch("a"), EditedVideos(clips(20)))

@@ -104,6 +104,8 @@ class PerSample(Metric):
             values = self.score(sample)
             if self.with_source and self.source_names:
                 values += self._of_source(sample)
+        # torchmetrics counts and forgets its result in `update` only, and `compute` warns where nothing was counted.
+        self._update_count, self._computed = self._update_count + 1, None
         self.rows[sample.key] = values
         self.ids.append(torch.tensor([_number(sample.key)], dtype=torch.float64, device=self.device))
         self.values.append(torch.tensor(values, dtype=torch.float64, device=self.device))
