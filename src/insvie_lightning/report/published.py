@@ -16,10 +16,8 @@ MODELS = {
     "clip_frame": "clip-vit-large-patch14",
     "clip_text": "clip-vit-large-patch14",
     "pick_score": "PickScore_v1",
-    "viclip_dir": "ViCLIP-L-14-hf",
-    "viclip_out": "ViCLIP-L-14-hf",
 }
-"""Column -> the model behind its published numbers (TGVE's `run_eval.py`; of ViCLIP the large one is assumed)."""
+"""Column -> the model behind its published numbers (TGVE's `run_eval.py`); which ViCLIP it was no paper says."""
 NOTES = (
     (
         ("clip_frame", "clip_text", "pick_score"),

@@ -166,7 +166,7 @@ def _beside_published(dataset: Dataset, ours: Mapping[str, float], models: Mappi
     listed = [(row.method, *(row.scores.get(column, "") for column in columns), row.source) for row in rows]
     grid = Grid(("", *columns, "source"), (*listed, (OURS, *cells, "")))
     return grid, [
-        f"* {column} is by {models.get(column) or 'another model'}, the published numbers by {other}: not comparable"
+        f"* {column} is by {models.get(column) or 'an unnamed model'}, the published numbers by {other}"
         for column, other in others.items()
         if other
     ]
