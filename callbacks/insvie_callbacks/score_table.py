@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import zip_longest
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,7 +13,18 @@ from insvie_callbacks.edit_metric import edit_metrics, scores_of
 from insvie_lightning.batch import EditBatch, EditedVideos
 from insvie_lightning.errors import InputError
 from insvie_lightning.report.published import Dataset
-from insvie_lightning.report.score_sheet import Grid, ScoredEdit, ScoreSheet, make_sheet, write_scores, write_sheet
+from insvie_lightning.report.score_sheet import (
+    SOURCE,
+    Grid,
+    ScoredEdit,
+    ScoreSheet,
+    make_sheet,
+    write_scores,
+    write_sheet,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 class ScoreTable(Callback):
@@ -94,21 +106,26 @@ def _gather(own: list[ScoredEdit]) -> list[ScoredEdit]:
 
 def _print(sheet: ScoreSheet) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     console = Console()
-
-    def show(grid: Grid, title: str) -> None:
-        table = Table(title=title, title_justify="left")
-        for i, column in enumerate(grid.columns):
-            table.add_column(column, justify="left" if i == 0 or column == "source" else "right")
-        for i, row in enumerate(grid.rows):
-            ours = grid is sheet.published and i == len(grid.rows) - 1
-            table.add_row(*row, style="bold" if ours else None, end_section=i == len(grid.rows) - 2 and not ours)
-        console.print(table)
-
     if sheet.published:
-        show(sheet.published, f"{sheet.title}: published, and this run")
-    show(sheet.tasks, f"{sheet.title}: means by edit type")
+        # Where the published rows come from is on the page; a terminal has no room for it.
+        columns = sheet.published.columns.index(SOURCE)
+        narrow = Grid(sheet.published.columns[:columns], tuple(row[:columns] for row in sheet.published.rows))
+        console.print(_table(narrow, f"{sheet.title}: published, and this run", ours=len(narrow.rows) - 1))
+    console.print(_table(sheet.tasks, f"{sheet.title}: means by edit type"))
     for note in sheet.notes:
         console.print(f"- {note}", highlight=False, markup=False)
+
+
+def _table(grid: Grid, title: str, ours: int | None = None) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left")
+    for i, column in enumerate(grid.columns):
+        table.add_column(Text(column), justify="right" if i else "left", no_wrap=i == 0)
+    for i, row in enumerate(grid.rows):
+        last = ours is not None and i == ours - 1
+        table.add_row(*map(Text, row), style="bold" if i == ours else None, end_section=last)
+    return table

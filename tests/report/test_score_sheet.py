@@ -82,6 +82,7 @@ def test_the_published_rows_stand_above_ours_with_what_keeps_them_apart() -> Non
     assert second.startswith("* clip_frame is by toy, the published numbers by clip-vit-large-patch14")
     assert "scored at 25 to 32 frames of 480 x 480" in others
     assert "1 of 4 edits are missing and left out of every mean" in others
+    assert make_sheet(EDITS, (*COLUMNS, "absent"), None, {}).tasks == sheet.tasks
     assert sheet.tasks.columns == ("", "style (2)", "object (2)", "all (4)")
     assert sheet.tasks.rows == (("clip_frame", "0.75", "0.75", "0.75"), ("psnr_db", "20 dB", "", "20 dB"))
 

@@ -18,7 +18,7 @@ from insvie_lightning.report.values import number, show
 
 SCORES, TASKS, SHEET = "scores.csv", "tasks.csv", "score_table.json"
 ALL, UNKNOWN = "all", "unknown"
-OURS = "this run"
+OURS, SOURCE = "this run", "source"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class ScoreSheet:
     Attributes:
         title: Of what, and of how many edits.
         published: Published methods, then this run; None where nothing is published.
-        tasks: A row a metric, a column an edit type.
+        tasks: A row a metric that has any value, a column an edit type.
         notes: What the numbers may be compared with.
     """
 
@@ -109,11 +109,12 @@ def make_sheet(
     means = mean_by_type(edits, columns)
     counts = {name: sum(name in (ALL, _type(edit)) for edit in edits) for name in means}
     missing = sum(edit.shape is None for edit in edits)
+    known = [column for column in columns if not math.isnan(means[ALL][column])]
     tasks = Grid(
         ("", *(f"{name} ({number(counts[name])})" for name in means)),
-        tuple((column, *(_show(column, mean[column]) for mean in means.values())) for column in columns),
+        tuple((column, *(_show(column, mean[column]) for mean in means.values())) for column in known),
     )
-    said = notes(columns)
+    said = notes(known)
     shapes = sorted({edit.shape for edit in edits if edit.shape})
     if shapes:
         ranges = (_range(sizes) for sizes in zip(*shapes, strict=True))
@@ -164,7 +165,7 @@ def _beside_published(dataset: Dataset, ours: Mapping[str, float], models: Mappi
     marks = {column: "*" if others.get(column) else "" for column in columns}
     cells = [_show(column, ours[column]) + marks[column] if column in ours else "" for column in columns]
     listed = [(row.method, *(row.scores.get(column, "") for column in columns), row.source) for row in rows]
-    grid = Grid(("", *columns, "source"), (*listed, (OURS, *cells, "")))
+    grid = Grid(("", *columns, SOURCE), (*listed, (OURS, *cells, "")))
     return grid, [
         f"* {column} is by {models.get(column) or 'an unnamed model'}, the published numbers by {other}"
         for column, other in others.items()
