@@ -62,7 +62,9 @@ def stacked(numbers: list[int]) -> EditBatch:
     return EditBatch(keys, tuple(f"do {n}" for n in numbers), source=10 * pixels, edit_types=types)
 
 
-def run_test(folder: Path, count: int, model: Doubling, *callbacks: Any, batch_size: int = 2, **options: Any) -> None:
+def run_test(
+    folder: Path, count: int, model: Doubling, *callbacks: Any, batch_size: int = 2, **options: Any
+) -> dict[str, float]:
     trainer = Trainer(
         accelerator="cpu",
         default_root_dir=folder,
@@ -72,7 +74,8 @@ def run_test(folder: Path, count: int, model: Doubling, *callbacks: Any, batch_s
         callbacks=list(callbacks),
         **options,
     )
-    trainer.test(model, DataLoader(range(count), batch_size, collate_fn=stacked), verbose=False)  # type: ignore[arg-type]
+    loader: Any = DataLoader(range(count), batch_size, collate_fn=stacked)  # type: ignore[arg-type]
+    return dict(trainer.test(model, loader, verbose=False)[0])
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -111,8 +114,9 @@ def test_every_edit_is_in_the_files_and_the_means_on_the_screen(
 def test_two_processes_write_what_one_writes(tmp_path: Path) -> None:
     """Five edits on two processes, of which the sampler repeats the first to fill the last round."""
     ranks = DDPStrategy(start_method="fork", process_group_backend="gloo")
-    run_test(tmp_path / "one", 5, Doubling(), *metrics(), ScoreTable(), devices=1)
-    run_test(tmp_path / "two", 5, Doubling(), *metrics(), ScoreTable(), devices=2, strategy=ranks, batch_size=1)
+    one = run_test(tmp_path / "one", 5, Doubling(), *metrics(), ScoreTable(), devices=1)
+    two = run_test(tmp_path / "two", 5, Doubling(), *metrics(), ScoreTable(), devices=2, strategy=ranks, batch_size=1)
+    assert one == two == {"brightness": 40, "source_brightness": 20, "frames_seen": 3, "frames_seen_missing": 1}
     for name in ("scores.csv", "tasks.csv", "score_table.json"):
         assert (tmp_path / "two" / name).read_text() == (tmp_path / "one" / name).read_text()
     assert len(rows(tmp_path / "two/scores.csv")) == 5
