@@ -121,7 +121,7 @@ def galleries(run: Run, budget: Budget) -> list[Gallery]:
 
 
 def _gallery(run: str, folder: Path, limit: int, budget: Budget) -> Gallery:
-    files = {path.name: path for path in sorted(folder.glob("*.mp4"))}
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.mp4"))}
     listed = _read_json(folder / "samples.json", list) or [{"key": key} for key in _keys(files)]
     step = int(folder.name.removeprefix("step-"))
     samples = budget.take(_sample(entry, files, folder / "samples.json") for entry in listed[:limit])
