@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from lightning.pytorch import Trainer
 
-from insvie_data_modules.curriculum import Curriculum
+from insvie_data_modules import Curriculum, Tgve, TgvePlus
+from insvie_lightning import EditOptions
 from insvie_lightning.config import recipes
 from insvie_lightning.editors import InsViE
+from insvie_lightning.report.published import EDITS, NOTES, published_rows
 
 DIFFERENCES = (Path(__file__).parents[1] / "docs/differences.md").read_text(encoding="utf-8")
 ROOTS: dict[str, Any] = {"model": InsViE, "data": Curriculum, "trainer": Trainer}
@@ -35,3 +37,22 @@ def test_every_training_option_with_two_values_is_on_the_page() -> None:
     for key in ("frame_weight_mix", "source_noise", "identity_pairs", "condition_dropout.text", "sampler",
                 "guidance.form", "guidance.schedule", "num_inference_steps"):  # fmt: skip
         assert f"model.{key}" in KEYS
+
+
+EVALUATION = (Path(__file__).parents[1] / "docs/evaluation.md").read_text(encoding="utf-8")
+
+
+def test_what_the_page_of_scores_names_exists() -> None:
+    named = set(re.findall(r"-c (\w+)", EVALUATION))
+    assert {"tgve", "tgve_plus", "score", "metrics_free", "metrics_training", "paper", "released"} <= named
+    assert named <= set(recipes())
+    for name in re.findall(r"`data\.(\w+)`", EVALUATION):
+        assert name in signature(Tgve).parameters and name in signature(TgvePlus).parameters
+    for option in re.findall(r"`model\.edit_options\.(\w+)`", EVALUATION):
+        assert option in {field.name for field in fields(EditOptions)}
+
+
+def test_every_kind_of_score_has_its_line_on_the_page() -> None:
+    for starts, _ in NOTES:
+        assert all(f"`{start}" in EVALUATION for start in starts)
+    assert all(f"`{column}`" in EVALUATION for name in EDITS for row in published_rows(name) for column in row.scores)
