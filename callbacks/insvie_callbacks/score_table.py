@@ -124,7 +124,7 @@ def _table(grid: Grid, title: str, ours: int | None = None) -> Table:
 
     table = Table(title=title, title_justify="left")
     for i, column in enumerate(grid.columns):
-        table.add_column(Text(column), justify="right" if i else "left", no_wrap=i == 0)
+        table.add_column(Text(column), justify="right" if i else "left", no_wrap=i == 0, overflow="fold")
     for i, row in enumerate(grid.rows):
         last = ours is not None and i == ours - 1
         table.add_row(*map(Text, row), style="bold" if i == ours else None, end_section=last)

@@ -83,22 +83,23 @@ def test_an_edit_of_another_size_is_brought_back(edited: Path, tmp_path: Path) -
 
 
 def test_a_source_is_cut_as_the_release_cuts(edited: Path, tmp_path: Path) -> None:
-    write(edited / "cut.mp4", source()[:, :, 8:24])
+    write(edited / "cut.mp4", source()[:3, :, 8:24])
     (result,) = score(GivenEdits(edited, resize="cover"), tmp_path, batch("cut"))
     assert result.source is not None
-    assert np.array_equal(result.source[0], source()[:, :, 8:24])
+    assert np.array_equal(result.source[0], source()[:3, :, 8:24])
     assert np.array_equal(result.edited, result.source)
 
 
 def test_what_is_missing_is_set_aside_and_the_rest_goes_on(edited: Path, tmp_path: Path) -> None:
     (edited / "broken.mp4").write_bytes(b"no video")
-    for _ in range(2):  # a second run begins a new list
-        results = score(GivenEdits(edited), tmp_path, batch("absent", "a"), batch("broken"), batch("a"))
-        assert [result.missing for result in results] == [{"absent"}, {"broken"}, frozenset()]
-        assert np.array_equal(results[0].edited[1], 255 - source())
-        reasons = read_quarantine(tmp_path / "quarantine-rank0.jsonl")
-        assert list(reasons) == ["absent", "broken"]
-        assert "there is no" in reasons["absent"] and "no readable video" in reasons["broken"]
+    results = score(GivenEdits(edited), tmp_path, batch("absent", "a"), batch("broken"), batch("a"))
+    assert [result.missing for result in results] == [{"absent"}, {"broken"}, frozenset()]
+    assert np.array_equal(results[0].edited[1], 255 - source())
+    reasons = read_quarantine(tmp_path / "quarantine-rank0.jsonl")
+    assert list(reasons) == ["absent", "broken"]
+    assert "there is no" in reasons["absent"] and "no readable video" in reasons["broken"]
+    score(GivenEdits(edited), tmp_path, batch("a"))  # another run begins a new list
+    assert not read_quarantine(tmp_path / "quarantine-rank0.jsonl")
 
 
 def test_edits_of_two_lengths_cannot_share_a_batch(edited: Path, tmp_path: Path) -> None:

@@ -60,6 +60,15 @@ def test_every_row_is_an_edit_of_a_video_of_tgve(tgve: Path, make_table: Table) 
     assert last.source is not None and last.source.shape == (1, 3, 3, 16, 16) and last.fps == (10.0,)
 
 
+def test_the_path_says_which_of_two_videos_of_one_name(
+    tgve: Path, make_table: Table, make_clip: Callable[..., Clip]
+) -> None:
+    write_clip(tgve / "videvo_480p/480p_videos/fish.mp4", make_clip(3), lossless=True)
+    row = ("tgve/videvo_480p/480p_videos/fish", "x", "a", "b", "t")
+    (edit,) = read_tgve_plus(make_table([row]), tgve)
+    assert edit.video == tgve / "videvo_480p/480p_videos/fish.mp4"
+
+
 def test_tasks_and_text_are_chosen(tgve: Path, make_table: Table) -> None:
     data = TgvePlus(make_table(), tgve, tasks=("add", "style"), text="caption", frames=2, size=(16, 16))
     assert [batch.instructions[0] for batch in data.predict_dataloader()] == ["a fish with a hat", "a painted cat"]
