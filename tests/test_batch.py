@@ -45,7 +45,8 @@ def test_every_tensor_is_moved_and_nothing_else() -> None:
 
 
 def test_edited_videos_are_moved() -> None:
-    assert EditedVideos(torch.ones(1)).to("meta").edited.is_meta
+    moved = EditedVideos(torch.ones(1), target=torch.ones(1), missing=frozenset("a")).to("meta")
+    assert moved.edited.is_meta and moved.source is None and moved.target.is_meta and moved.missing == {"a"}
 
 
 def test_a_batch_is_pinned_by_its_tensors(monkeypatch: pytest.MonkeyPatch) -> None:

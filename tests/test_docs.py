@@ -10,9 +10,11 @@ import pytest
 from lightning.pytorch import Trainer
 
 from insvie_callbacks import Judge
-from insvie_data_modules.curriculum import Curriculum
+from insvie_data_modules import Curriculum, Tgve, TgvePlus
+from insvie_lightning import EditOptions
 from insvie_lightning.config import recipes
 from insvie_lightning.editors import InsViE
+from insvie_lightning.report.published import EDITS, NOTES, published_rows
 
 DOCS = Path(__file__).parents[1] / "docs"
 DIFFERENCES = (DOCS / "differences.md").read_text(encoding="utf-8")
@@ -48,3 +50,22 @@ def test_the_page_of_judges_has_every_option_and_its_default() -> None:
         for name in re.findall(r"`(\w+)`", names):
             value = options[name].default
             assert value is None or (f"{value:g}" if isinstance(value, float) else str(value)) in default
+
+
+EVALUATION = (Path(__file__).parents[1] / "docs/evaluation.md").read_text(encoding="utf-8")
+
+
+def test_what_the_page_of_scores_names_exists() -> None:
+    named = set(re.findall(r"-c (\w+)", EVALUATION))
+    assert {"tgve", "tgve_plus", "score", "metrics_free", "metrics_training", "paper", "released"} <= named
+    assert named <= set(recipes())
+    for name in re.findall(r"`data\.(\w+)`", EVALUATION):
+        assert name in signature(Tgve).parameters and name in signature(TgvePlus).parameters
+    for option in re.findall(r"`model\.edit_options\.(\w+)`", EVALUATION):
+        assert option in {field.name for field in fields(EditOptions)}
+
+
+def test_every_kind_of_score_has_its_line_on_the_page() -> None:
+    for starts, _ in NOTES:
+        assert all(f"`{start}" in EVALUATION for start in starts)
+    assert all(f"`{column}`" in EVALUATION for name in EDITS for row in published_rows(name) for column in row.scores)

@@ -52,7 +52,9 @@ def test_spaces_around_names_of_columns_do_not_matter(videos: Path) -> None:
 
 def test_a_table_without_instructions_needs_one_for_all(videos: Path) -> None:
     (videos / "edits.csv").write_text("video,instuction\nb.mp4,red\n")
-    with pytest.raises(InputError, match=r"columns video, instuction: give one .*; did you mean 'instuction'\?"):
+    with pytest.raises(
+        InputError, match=r"columns video, instuction, and none for instruction: .*; did you mean 'instuction'\?"
+    ):
         list_edits(videos / "edits.csv")
     assert [edit.instruction for edit in list_edits(videos / "edits.csv", "blue")] == ["blue"]
 
@@ -73,8 +75,11 @@ def test_keys_never_repeat(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"videos,instruct\nb.mp4,x\n", "has the columns videos, instruct; needed are video,instruction; .* 'videos'"),
-        (b"", "has the columns none; needed are video,instruction$"),
+        (
+            b"videos,instruct\nb.mp4,x\n",
+            "has the columns videos, instruct, and none for video: known are video, .*; rename yours; .* 'videos'",
+        ),
+        (b"", "has the columns none, and none for video: known are"),
         (b"video,instruction\n", "holds no video"),
         (b"video,instruction\nb.mp4,gr\xf6\xdfer\n", "edits.csv is no CSV in UTF-8"),
     ],

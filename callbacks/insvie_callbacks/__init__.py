@@ -9,6 +9,7 @@ from insvie_callbacks.lora_ema import LoraEMA
 from insvie_callbacks.pixels import Pixels
 from insvie_callbacks.run_log import RunLog
 from insvie_callbacks.save_editor import SaveEditor
+from insvie_callbacks.score_table import ScoreTable
 from insvie_callbacks.summary import Summary
 from insvie_callbacks.throughput import Throughput
 from insvie_callbacks.toy_scores import ToyScores
@@ -29,6 +30,7 @@ __all__ = [
     "Pixels",
     "RunLog",
     "SaveEditor",
+    "ScoreTable",
     "Summary",
     "Throughput",
     "ToyScores",

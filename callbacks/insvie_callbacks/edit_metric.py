@@ -32,7 +32,12 @@ class EditMetric(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Load the networks now, so that absent weights are said before the work begins."""
-        if stage in ("fit", "validate", "test"):
+        if stage in ("validate", "test"):
+            self.metric.prepare()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Likewise, if training validates at all."""
+        if any(trainer.num_val_batches):
             self.metric.prepare()
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -98,3 +103,17 @@ class EditMetric(Callback):
             logged |= {f"{name}_skipped": skipped for name in self.metric.names}
         for name, value in logged.items():
             pl_module.log(f"{prefix}{name}", value)
+
+
+def edit_metrics(trainer: Trainer) -> list[EditMetric]:
+    """The metrics among a trainer's callbacks, in their order."""
+    return [callback for callback in trainer.callbacks if isinstance(callback, EditMetric)]  # type: ignore[attr-defined]
+
+
+def scores_of(trainer: Trainer) -> dict[str, dict[str, float]]:
+    """Key -> column -> value of all edits that this process has scored since its epoch began."""
+    scores: dict[str, dict[str, float]] = {}
+    for callback in edit_metrics(trainer):
+        for key, values in callback.metric.rows.items():
+            scores.setdefault(key, {}).update(zip(callback.metric.columns, values, strict=True))
+    return scores

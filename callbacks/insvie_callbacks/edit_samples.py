@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from insvie_lightning.batch import Clip, EditBatch
+from insvie_callbacks.edit_metric import scores_of
+from insvie_lightning.batch import Clip, EditBatch, EditedVideos
 from insvie_lightning.nets.latents import to_uint8
 from insvie_lightning.video import write_clip
 
@@ -22,9 +24,9 @@ class EditSamples(Callback):
     """Write source, edited and target clips of the first samples into the run folder, for `insvie report`.
 
     They lie in `samples/step-000100/` under the trainer's `log_dir`: `KEY.source.mp4`, `KEY.edited.mp4`,
-    `KEY.target.mp4` where the batch knows them, and `samples.json` with key, instruction and scores (`psnr_db` of
-    edited against target). The edited clips are the attribute `edited` of what the step returns: B F C H W, float in
-    [-1, 1] or uint8, in the order of `batch.keys`. Only the first process writes, so its share of the set is shown.
+    `KEY.target.mp4` where the batch knows them, and `samples.json` with key, instruction and scores: `psnr_db` of
+    edited against target, and what the run's metrics say of the sample. Only the first process writes, so its share of
+    the set is shown; samples without an edit are left out.
 
     Args:
         max_samples: How many samples to write each time.
@@ -36,6 +38,7 @@ class EditSamples(Callback):
         self.every_n_epochs = every_n_epochs
         self._entries: list[dict[str, Any]] = []
         self._run_folder = Path()
+        self._folder = Path()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the run folder on every process, since `log_dir` is broadcast."""
@@ -53,7 +56,7 @@ class EditSamples(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
+        outputs: EditedVideos,  # type: ignore[override]
         batch: EditBatch,
         batch_idx: int,
         dataloader_idx: int = 0,
@@ -61,38 +64,64 @@ class EditSamples(Callback):
         """Write samples of a batch until there are enough."""
         due = (trainer.current_epoch + 1) % self.every_n_epochs == 0
         if due and not trainer.sanity_checking:
-            self._write(trainer, outputs.edited, batch)
+            self._write(trainer, outputs, batch)
 
     def on_test_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
+        outputs: EditedVideos,  # type: ignore[override]
         batch: EditBatch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         """Write samples of a batch until there are enough."""
-        self._write(trainer, outputs.edited, batch)
+        self._write(trainer, outputs, batch)
 
-    def _write(self, trainer: Trainer, edited: Tensor, batch: EditBatch) -> None:
-        wanted = min(len(batch), self.max_samples - len(self._entries))
-        if wanted <= 0 or not trainer.is_global_zero:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the scores."""
+        self._add_scores(trainer)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the scores."""
+        self._add_scores(trainer)
+
+    def _write(self, trainer: Trainer, edits: EditedVideos, batch: EditBatch) -> None:
+        there = [i for i, key in enumerate(batch.keys) if key not in edits.missing]
+        wanted = there[: max(0, self.max_samples - len(self._entries))]
+        if not wanted or not trainer.is_global_zero:
             return
-        folder = self._run_folder / "samples" / f"step-{trainer.global_step:06d}"
-        shown = edited[:wanted]
-        shown = shown if shown.dtype == torch.uint8 else to_uint8(shown)
-        parts = {"source": batch.source, "edited": shown, "target": batch.edited}
-        pixels = {part: clips[:wanted].cpu() for part, clips in parts.items() if clips is not None}
-        for i, key in enumerate(batch.keys[:wanted]):
-            fps = batch.fps[i] if batch.fps else DEFAULT_FPS
+        self._folder = self._run_folder / "samples" / f"step-{trainer.global_step:06d}"
+        source = batch.source if edits.source is None else edits.source
+        target = batch.edited if edits.target is None else edits.target
+        parts = {"source": source, "edited": to_uint8(edits.edited[wanted]), "target": target}
+        pixels = {
+            part: (clips if part == "edited" else clips[wanted]).cpu()
+            for part, clips in parts.items()
+            if clips is not None
+        }
+        for place, i in enumerate(wanted):
+            key, fps = batch.keys[i], batch.fps[i] if batch.fps else DEFAULT_FPS
             for part, clips in pixels.items():
-                write_clip(folder / f"{key}.{part}.mp4", Clip(clips[i].numpy(), fps))
-            scores = {"psnr_db": _psnr_db(pixels["edited"][i], pixels["target"][i])} if "target" in pixels else {}
+                write_clip(self._folder / f"{key}.{part}.mp4", Clip(clips[place].numpy(), fps))
+            shown = {name: clips[place] for name, clips in pixels.items()}
+            scores = {"psnr_db": _psnr_db(shown["edited"], shown["target"])} if "target" in shown else {}
             self._entries.append({"key": key, "instruction": batch.instructions[i], "scores": scores})
-        temporary = folder / ".samples.json.tmp"
+        self._list()
+
+    def _add_scores(self, trainer: Trainer) -> None:
+        values = scores_of(trainer)
+        known = [entry for entry in self._entries if entry["key"] in values]
+        for entry in known:
+            found = values[entry["key"]]
+            entry["scores"] |= {name: value for name, value in found.items() if math.isfinite(value)}
+        if known:
+            self._list()
+
+    def _list(self) -> None:
+        temporary = self._folder / ".samples.json.tmp"
         temporary.write_text(json.dumps(self._entries, indent=1, ensure_ascii=False), encoding="utf-8")
-        os.replace(temporary, folder / "samples.json")
+        os.replace(temporary, self._folder / "samples.json")
 
 
 def _psnr_db(edited: Tensor, target: Tensor) -> float:

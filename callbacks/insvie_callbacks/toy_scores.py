@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 
 from insvie_lightning.batch import EditBatch, EditedVideos
@@ -41,7 +42,7 @@ class ToyScores(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Score the edits."""
-        self.scores[""].update(outputs.edited, batch.keys)
+        self._score(outputs, batch)
 
     def on_test_batch_end(
         self,
@@ -55,7 +56,7 @@ class ToyScores(Callback):
         """Score the edits and the baselines."""
         edit: Any = pl_module.edit_batch
         assert batch.source is not None
-        self.scores[""].update(outputs.edited, batch.keys)
+        self._score(outputs, batch)
         if "copy_" in self.scores:
             wrong = tuple(wrong_instruction(example_of_key(key)) for key in batch.keys)
             self.scores["copy_"].update(to_device_pixels(batch.source), batch.keys)
@@ -69,6 +70,10 @@ class ToyScores(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log all scores."""
         self._log(pl_module, "", self.names)
+
+    def _score(self, outputs: EditedVideos, batch: EditBatch) -> None:
+        edited = outputs.edited
+        self.scores[""].update(to_device_pixels(edited) if edited.dtype == torch.uint8 else edited, batch.keys)
 
     def _log(self, pl_module: LightningModule, prefix: str, names: tuple[str, ...]) -> None:
         for name in names:

@@ -18,7 +18,7 @@ class WriteEdits(BasePredictionWriter):
     Args:
         folder: Where to. Give it to `EditFolder` as `done`, too, and a rerun goes on where the last one stopped;
             a folder of its own, since a `KEY.mp4` that is there already is replaced.
-        fps: Frame rate; None is each source's.
+        fps: Frame rate; None is the editor's own (`edit_options.fps`), else each source's.
     """
 
     def __init__(self, folder: Path, fps: float | None = None) -> None:
@@ -39,5 +39,6 @@ class WriteEdits(BasePredictionWriter):
         """Write the videos of one batch."""
         from insvie_lightning.nets.latents import to_uint8
 
+        asked = self.fps or getattr(getattr(pl_module, "edit_options", None), "fps", None)
         for key, edited, fps in zip(batch.keys, to_uint8(prediction.edited).cpu().numpy(), batch.fps, strict=True):
-            write_clip(self.folder / f"{key}.mp4", Clip(edited, self.fps or fps))
+            write_clip(self.folder / f"{key}.mp4", Clip(edited, asked or fps))

@@ -4,6 +4,7 @@ from insvie_data_modules.curriculum import Curriculum, Stage
 from insvie_data_modules.edit_folder import EditFolder
 from insvie_data_modules.shard_set import ShardSet
 from insvie_data_modules.tgve import Tgve
+from insvie_data_modules.tgve_plus import TgvePlus
 from insvie_data_modules.toy_scenes import ToyScenes
 
-__all__ = ["Curriculum", "EditFolder", "ShardSet", "Stage", "Tgve", "ToyScenes"]
+__all__ = ["Curriculum", "EditFolder", "ShardSet", "Stage", "Tgve", "TgvePlus", "ToyScenes"]

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
-from insvie_data_modules.samples import Folders, Form, Sample
+from insvie_data_modules.samples import Folders, Form, Sample, fill_form
 from insvie_data_modules.shard_set import ShardSet
 from insvie_data_modules.stages import RankSampler, StagedSamples, plan_stage
 from insvie_lightning.errors import InputError
@@ -51,8 +51,9 @@ class Curriculum(LightningDataModule):
         shards: Shard folder, or several.
         stages: The stages in their order; None is a single one of 20000 steps.
         batch_size: Samples per batch and process.
-        frames: Number of frames, at the widest even stride that the clip allows, from a random start.
-        size: Height and width in pixels.
+        frames: Number of frames, at the widest even stride that the clip allows, from a random start; None is what the
+            trainer's model was made for.
+        size: Height and width in pixels; None as of `frames`.
         resize: `crop` cuts the same random window out of both clips, `cover` scales to cover and cuts the middle,
             `stretch` scales.
         scale_small: Scale both clips of a sample that is too small for the window of `crop`, such as the square ones
@@ -73,8 +74,8 @@ class Curriculum(LightningDataModule):
         shards: Folders,
         stages: list[Stage] | None = None,
         batch_size: int = 2,
-        frames: int = 25,
-        size: tuple[int, int] = (480, 720),
+        frames: int | None = 25,
+        size: tuple[int, int] | None = (480, 720),
         resize: Resize = "crop",
         pad_short: bool = False,
         scale_small: bool = True,
@@ -125,7 +126,7 @@ class Curriculum(LightningDataModule):
         dataset = StagedSamples(
             plans,
             samples_per_batch=self._samples_per_batch,
-            form=self.form,
+            form=fill_form(self.form, self.trainer),
             seed=self.seed,
             quarantine=Quarantine(self._quarantine_path, self.max_bad_rate),
         )
@@ -147,7 +148,7 @@ class Curriculum(LightningDataModule):
         if self.val_shards is None:
             warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero.*")
             return []
-        form = self.form
+        form = fill_form(self.form, self.trainer)
         return ShardSet(
             self.val_shards,
             batch_size=self.batch_size,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+from lightning.pytorch import Trainer
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch.utils.data import Dataset
@@ -39,6 +40,7 @@ class Form:
         resize: `crop` cuts a window, `cover` scales to cover and cuts the middle, `stretch` scales each axis.
         pad_short: Repeat the last frame of a clip that is shorter than `frames`, instead of refusing it.
         scale_small: Scale a clip that is too small to be cropped until it covers the size, instead of refusing it.
+        max_frames: Number of frames of a longer clip where `frames` leaves each clip's own.
     """
 
     frames: int | None
@@ -46,6 +48,26 @@ class Form:
     resize: Resize
     pad_short: bool = False
     scale_small: bool = False
+    max_frames: int | None = None
+
+
+def fill_form(form: Form, trainer: Trainer | None) -> Form:
+    """Fill in what a form leaves open with what the trainer's model was made for; without a trainer it stays open.
+
+    Raises:
+        InputError: The model does not say what it was made for.
+    """
+    if trainer is None or (form.frames and form.size):
+        return form
+    model = trainer.lightning_module
+    shape = getattr(model, "working_shape", None)
+    if shape is None:
+        raise InputError(
+            f"frames and size are those that the model was made for, but {type(model).__name__} does not say which; "
+            "give --data.frames and --data.size"
+        )
+    frames, height, width = shape
+    return replace(form, frames=form.frames or frames, size=form.size or (height, width))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +182,8 @@ def fit(clip: Clip, form: Form, place: Place = CENTRE) -> Clip:
     start, *position = place
     if form.frames:
         clip = sample_frames(pad_frames(clip, form.frames) if form.pad_short else clip, form.frames, start)
+    elif form.max_frames and len(clip) > form.max_frames:
+        clip = sample_frames(clip, form.max_frames, start)
     if form.size:
         down, across = position if form.resize == "crop" else (0.5, 0.5)
         too_small = clip.size[0] < form.size[0] or clip.size[1] < form.size[1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from insvie_data_modules.samples import Folders, Form, RowSamples, Sample, load_rows, stack
+from insvie_data_modules.samples import Folders, Form, RowSamples, Sample, fill_form, load_rows, stack
 from insvie_lightning.errors import InputError
 from insvie_lightning.video import Resize
 
@@ -18,8 +18,9 @@ class ShardSet(LightningDataModule):
     Args:
         shards: Shard folder, or several.
         batch_size: Samples per batch and process.
-        frames: Number of frames, taken from the start; None keeps each clip's own.
-        size: Height and width in pixels; None keeps each clip's own.
+        frames: Number of frames, at the widest even stride; None is what the trainer's model was made for, without a
+            trainer each clip's own.
+        size: Height and width in pixels; None as of `frames`.
         resize: `cover` scales to cover and cuts the middle, `crop` cuts the middle, `stretch` scales.
         pad_short: Repeat the last frame of a clip that is shorter than `frames`.
         scale_small: Scale both clips of a sample that is too small for the window of `crop` until they cover it.
@@ -56,8 +57,9 @@ class ShardSet(LightningDataModule):
             raise InputError(
                 f"no accepted sample of {self.shards} matches `{self.where}`; `insvie shards stats` counts them"
             )
+        form = fill_form(self.form, self.trainer)
         return DataLoader(
-            RowSamples(rows, self.form), batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=stack
+            RowSamples(rows, form), batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=stack
         )
 
     def test_dataloader(self) -> DataLoader[Sample]:

@@ -6,46 +6,27 @@ import csv
 import json
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from insvie_data_modules.samples import Form, Sample, fit, stack, to_tensor
-from insvie_lightning.batch import Clip
+from insvie_data_modules.edits import VideosToEdit
+from insvie_data_modules.samples import Form, Sample
+from insvie_lightning.edit_list import Edit
 from insvie_lightning.errors import InputError, nearest
-from insvie_lightning.video import Resize, read_clip
+from insvie_lightning.video import Resize
 
-Edit = Literal["style", "object", "background", "multiple"]
-EDITS: tuple[Edit, ...] = ("style", "object", "background", "multiple")
-"""The edits, in the order of the CSV's columns."""
+EditType = Literal["style", "object", "background", "multiple"]
+EDIT_TYPES: tuple[EditType, ...] = ("style", "object", "background", "multiple")
+"""The edits of each video, in the order of the CSV's columns."""
+Text = Literal["instruction", "caption"]
+MAX_FRAMES = 32
+"""InsV2V, and those who compare with it, take every 4th frame of the clips of 128 (`insv2v_run_loveu_tgve.py`)."""
 INSTRUCTIONS = "instructions.json"
-FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
-
-
-@dataclass(frozen=True, slots=True)
-class TgveEdit:
-    """One edit of one video.
-
-    Attributes:
-        key: Name of the video and the edit.
-        video: The mp4, or a folder of frames.
-        caption: What the video shows.
-        target_caption: What it should show.
-        edit: Which of `EDITS`.
-        instruction: The sentence; empty where only the caption is known.
-    """
-
-    key: str
-    video: Path
-    caption: str
-    target_caption: str
-    edit: str
-    instruction: str
 
 
 class Tgve(LightningDataModule):
@@ -62,8 +43,10 @@ class Tgve(LightningDataModule):
         edits: Which edits, of style, object, background and multiple.
         batch_size: Videos per batch and process.
         frames: Number of frames, at the widest even stride; None keeps each clip's own (32 or 128).
-        size: Height and width in pixels; None keeps 480 x 480.
-        resize: The paper stretches to 480 x 720 and back; `cover` scales to cover and cuts the middle, `crop` cuts.
+        max_frames: A longer clip is sampled to so many at the widest even stride, as InsV2V does; None keeps all.
+        size: Height and width in pixels that the sources are brought to; None keeps 480 x 480, which the metrics want.
+            How an editor brings them to its own size and back is its `edit_options`.
+        resize: `stretch` scales, `cover` scales to cover and cuts the middle, `crop` cuts the middle.
         frames_fps: Frames per second of folders of frames, which do not tell; videos tell themselves.
         num_workers: Worker processes.
     """
@@ -72,10 +55,11 @@ class Tgve(LightningDataModule):
         self,
         folder: str | os.PathLike[str],
         instructions: str | os.PathLike[str] | None = None,
-        text: Literal["instruction", "caption"] = "instruction",
-        edits: tuple[Edit, ...] = EDITS,
+        text: Text = "instruction",
+        edits: tuple[EditType, ...] = EDIT_TYPES,
         batch_size: int = 1,
         frames: int | None = None,
+        max_frames: int | None = MAX_FRAMES,
         size: tuple[int, int] | None = None,
         resize: Resize = "stretch",
         frames_fps: float = 10.0,
@@ -87,7 +71,7 @@ class Tgve(LightningDataModule):
         self.text = text
         self.edits = edits
         self.batch_size = batch_size
-        self.form = Form(frames, size, resize)
+        self.form = Form(frames, size, resize, max_frames=max_frames)
         self.frames_fps = frames_fps
         self.num_workers = num_workers
 
@@ -97,48 +81,37 @@ class Tgve(LightningDataModule):
         Raises:
             InputError: As `read_tgve`; or an edit has no text.
         """
-        edits = [edit for edit in read_tgve(self.folder, self.instructions) if edit.edit in self.edits]
-        for edit in edits:
-            if not (edit.instruction if self.text == "instruction" else edit.target_caption):
-                raise InputError(
-                    f"{edit.key!r} has no {self.text}: {self.instructions} gives instructions, the CSV captions; "
-                    f"choose with --data.text instruction or --data.text caption"
-                )
-        dataset = TgveVideos(edits, self.text, self.form, self.frames_fps)
-        return DataLoader(dataset, batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=stack)
+        edits = [edit for edit in read_tgve(self.folder, self.instructions) if edit.edit_type in self.edits]
+        source = f"{self.instructions} gives instructions, the CSV captions"
+        dataset = VideosToEdit(told(edits, self.text, source), self.form, self.frames_fps)
+        return dataset.loader(self.batch_size, self.num_workers)
 
     def predict_dataloader(self) -> DataLoader[Sample]:
         """As `test_dataloader`."""
         return self.test_dataloader()
 
 
-class TgveVideos(Dataset[Sample]):
-    """One sample per edit."""
+def told(edits: Iterable[Edit], text: Text, source: str) -> list[Edit]:
+    """Return edits whose instruction is what the editor is to be told.
 
-    def __init__(self, edits: list[TgveEdit], text: str, form: Form, frames_fps: float) -> None:
-        self.edits, self.text, self.form, self.frames_fps = edits, text, form, frames_fps
+    Args:
+        edits: With an instruction, a caption of the edited video, or both.
+        text: Which of them it is told.
+        source: Where they come from, for the error.
 
-    def __len__(self) -> int:
-        """Number of edits."""
-        return len(self.edits)
-
-    def __getitem__(self, index: int) -> Sample:
-        """Read the video of edit `index`.
-
-        Raises:
-            InputError: It cannot be read, or is too short or too small.
-        """
-        edit = self.edits[index]
-        clip = _read_frames(edit.video, self.frames_fps) if edit.video.is_dir() else read_clip(edit.video)
-        try:
-            clip = fit(clip, self.form)
-        except InputError as error:
-            raise InputError(f"video {edit.video}: {error}") from error
-        text = edit.instruction if self.text == "instruction" else edit.target_caption
-        return Sample(edit.key, text, "real", clip.fps, {"source": to_tensor(clip)}, edit.caption, edit.target_caption)
+    Raises:
+        InputError: An edit has no such text.
+    """
+    chosen = [edit if text == "instruction" else replace(edit, instruction=edit.edited_caption) for edit in edits]
+    for edit in chosen:
+        if not edit.instruction:
+            raise InputError(
+                f"{edit.key!r} has no {text}: {source}; choose with --data.text instruction or --data.text caption"
+            )
+    return chosen
 
 
-def read_tgve(folder: Path, instructions: Path | None = None) -> list[TgveEdit]:
+def read_tgve(folder: Path, instructions: Path | None = None) -> list[Edit]:
     """Return the four edits of each video.
 
     The CSV has section rows (`DAVIS Videos:`), which name the folder of the videos that follow, and blank rows.
@@ -155,23 +128,23 @@ def read_tgve(folder: Path, instructions: Path | None = None) -> list[TgveEdit]:
     if len(tables) != 1:
         raise InputError(f"{folder} holds {len(tables)} CSV files; TGVE is one CSV beside DAVIS_480p, youtube_480p ...")
     known = _read_instructions(instructions) if instructions and instructions.is_file() else None
-    edits: dict[str, TgveEdit] = {}
+    edits: dict[str, Edit] = {}
     for line, section, cells in _read_rows(tables[0]):
         name, caption, *targets = cells
         where = f"{tables[0]}, line {line}"
-        if len(targets) < len(EDITS) or not all(targets[: len(EDITS)]):
+        if len(targets) < len(EDIT_TYPES) or not all(targets[: len(EDIT_TYPES)]):
             raise InputError(
-                f"{where}: {name!r} has too few captions; needed are the video's own and {len(EDITS)} targets"
+                f"{where}: {name!r} has too few captions; needed are the video's own and {len(EDIT_TYPES)} targets"
             )
         if known is not None and name not in known:
             raise InputError(f"{where}: {instructions} has no instructions for {name!r}{nearest(name, known)}")
-        video = _find_video(folder, section, name, where)
-        for edit, target in zip(EDITS, targets, strict=False):
-            key = f"{re.sub(r'[^A-Za-z0-9_-]', '_', name)}_{edit}"
+        video = _find_in_section(folder, section, name, where)
+        for edit_type, target in zip(EDIT_TYPES, targets, strict=False):
+            key = f"{re.sub(r'[^A-Za-z0-9_-]', '_', name)}_{edit_type}"
             if key in edits:
                 raise InputError(f"{where}: the video {name!r} stands there twice")
-            sentence = known[name].get(f"edit_{edit}", "") if known else ""
-            edits[key] = TgveEdit(key, video, caption, target, edit, sentence)
+            sentence = known[name].get(f"edit_{edit_type}", "") if known else ""
+            edits[key] = Edit(key, video, sentence, f"{key}.mp4", caption, target, edit_type)
     if not edits:
         raise InputError(f"{tables[0]} names no video")
     return list(edits.values())
@@ -185,7 +158,7 @@ def _read_rows(table: Path) -> Iterator[tuple[int, str, list[str]]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{table} is no readable CSV: {error}") from None
     header = ", ".join(rows[0][1]) if rows else ""
-    if not header.lower().startswith("video name") or len(rows[0][1]) < 2 + len(EDITS):
+    if not header.lower().startswith("video name") or len(rows[0][1]) < 2 + len(EDIT_TYPES):
         raise InputError(
             f"{table} begins with {header!r}; TGVE's CSV has the columns Video name, Our GT caption, Style Change "
             "Caption, Object Change Caption, Background Change Caption, Multiple Changes Caption"
@@ -204,33 +177,25 @@ def _read_rows(table: Path) -> Iterator[tuple[int, str, list[str]]]:
             yield number, section, cells + [""] * (2 - len(cells))
 
 
-def _find_video(folder: Path, section: str, name: str, where: str) -> Path:
-    # The CSV says Youtube and Videvo where the folders say youtube and videvo.
-    parents = [path for path in folder.iterdir() if path.name.lower() == f"{section}_480p".lower()]
-    if name in {"", ".", ".."} or "/" in name or "\\" in name:
-        raise InputError(f"{where}: {name!r} is no name of a video")
-    for parent in parents:
-        for video in (parent / "480p_videos" / f"{name}.mp4", parent / "480p_frames" / name):
+def find_video(sections: Sequence[Path], name: str) -> Path | None:
+    """Return the mp4 of a name, else its folder of frames, in the first of some of TGVE's folders that has it."""
+    for section in sections:
+        for video in (section / "480p_videos" / f"{name}.mp4", section / "480p_frames" / name):
             if video.exists():
                 return video
-    raise InputError(
-        f"{where}: there is no {section}_480p/480p_videos/{name}.mp4 and no 480p_frames/{name} in {folder}"
-    )
+    return None
 
 
-def _read_frames(folder: Path, fps: float) -> Clip:
-    from PIL import Image, UnidentifiedImageError
-
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in FRAME_SUFFIXES)
-    try:
-        frames = [np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1) for path in paths]
-    except (OSError, UnidentifiedImageError) as error:
-        raise InputError(f"{folder} has a frame that cannot be read: {error}") from None
-    if len({frame.shape for frame in frames}) != 1:
+def _find_in_section(folder: Path, section: str, name: str, where: str) -> Path:
+    if name in {"", ".", ".."} or "/" in name or "\\" in name:
+        raise InputError(f"{where}: {name!r} is no name of a video")
+    # The CSV says Youtube and Videvo where the folders say youtube and videvo.
+    sections = [path for path in folder.iterdir() if path.name.lower() == f"{section}_480p".lower()]
+    if (video := find_video(sections, name)) is None:
         raise InputError(
-            f"{folder} has {len(frames)} frames of {len({f.shape for f in frames})} sizes; needed is one size"
+            f"{where}: there is no {section}_480p/480p_videos/{name}.mp4 and no 480p_frames/{name} in {folder}"
         )
-    return Clip(np.stack(frames), fps)
+    return video
 
 
 def _read_instructions(path: Path) -> dict[str, dict[str, str]]:

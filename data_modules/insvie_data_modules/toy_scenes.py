@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from insvie_lightning.batch import EditBatch, Triplet, collate
 from insvie_lightning.toy.edits import example, indices, to_triplet
+from insvie_lightning.toy.scene import FRAMES, HEIGHT, WIDTH
 
 
 class _Scenes(Dataset[Triplet]):
@@ -29,8 +30,8 @@ class ToyScenes(LightningDataModule):
         samples: Training samples; the epoch's length.
         val_samples: Validation samples.
         test_samples: Test samples.
-        size: Height and width in pixels; 64 x 96 is the size the world is described in.
-        frames: Frames of a clip; 1 + 4k.
+        size: Height and width in pixels; None is 64 x 96, the size that the world is described in.
+        frames: Frames of a clip, 1 + 4k; None is 9.
         resize: Taken for the sake of one interface; scenes are drawn at the asked size.
         edit_types: Only these in training and validation; empty means all.
         test_edit_types: Only these at test; empty means all.
@@ -44,8 +45,8 @@ class ToyScenes(LightningDataModule):
         samples: int = 4096,
         val_samples: int = 64,
         test_samples: int = 256,
-        size: tuple[int, int] = (64, 96),
-        frames: int = 9,
+        size: tuple[int, int] | None = None,
+        frames: int | None = None,
         resize: Literal["crop", "cover", "stretch"] = "stretch",
         edit_types: tuple[str, ...] = (),
         test_edit_types: tuple[str, ...] = (),
@@ -53,7 +54,8 @@ class ToyScenes(LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        self.batch_size, self.size, self.frames, self.num_workers = batch_size, size, frames, num_workers
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.size, self.frames = size or (HEIGHT, WIDTH), frames or FRAMES
         self.samples = {"train": samples, "val": val_samples, "test": test_samples}
         self.edit_types = {"train": edit_types, "val": edit_types, "test": test_edit_types}
         self.test_origins = test_origins

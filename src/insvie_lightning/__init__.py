@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from insvie_lightning.batch import Clip, EditBatch, Triplet
-    from insvie_lightning.editors.editor import EditOptions, Editor
+    from insvie_lightning.editors.editor import Editor
     from insvie_lightning.editors.insvie import InsViE
+    from insvie_lightning.editors.options import EditOptions
 
     __version__: str
 
@@ -19,7 +20,7 @@ __all__ = ["Clip", "EditBatch", "EditOptions", "Editor", "InsViE", "Triplet", "_
 _HOMES = {
     "Clip": "insvie_lightning.batch",
     "EditBatch": "insvie_lightning.batch",
-    "EditOptions": "insvie_lightning.editors.editor",
+    "EditOptions": "insvie_lightning.editors.options",
     "Editor": "insvie_lightning.editors.editor",
     "InsViE": "insvie_lightning.editors.insvie",
     "Triplet": "insvie_lightning.batch",

@@ -183,17 +183,23 @@ class EditedVideos:
     """What an editor returns from validation, test and predict steps.
 
     Attributes:
-        edited: B F 3 H W, float in [-1, 1].
+        edited: B F 3 H W, float in [-1, 1] or uint8.
         source: What the edits are to be compared with, B F 3 H W, uint8: the batch's source cut to the frames and the
             picture that were edited; None where that is the whole of it.
+        target: The batch's `edited`, cut likewise; None where that is the whole of it.
+        missing: Keys of samples that have no edit; what stands in their place in `edited` says nothing.
     """
 
     edited: torch.Tensor
     source: torch.Tensor | None = None
+    target: torch.Tensor | None = None
+    missing: frozenset[str] = frozenset()
 
     def to(self, device: torch.device | str) -> EditedVideos:
         """Move the videos; Lightning calls this to collect predictions."""
-        return EditedVideos(self.edited.to(device), None if self.source is None else self.source.to(device))
+        names = ("edited", "source", "target")
+        tensors = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: value.to(device) for name, value in tensors.items() if value is not None})
 
 
 def collate(triplets: Sequence[Triplet]) -> EditBatch:

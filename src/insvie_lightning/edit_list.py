@@ -1,14 +1,16 @@
-"""What is to be edited: a video, a folder of videos, or a CSV with the columns `video,instruction[,output]`."""
+"""What is to be edited: a video, a folder of videos, or a CSV with the columns `video,instruction` and maybe more."""
 
 from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 
-from insvie_lightning.errors import InputError, nearest
+from insvie_lightning.columns import find_columns
+from insvie_lightning.errors import InputError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif"})
 
@@ -22,36 +24,50 @@ class Edit:
         video: The file; where a row names none, the folder of the CSV.
         instruction: The sentence; empty if none was given.
         output: Name of the edited video inside the output folder.
+        source_caption: What the video shows; empty if unknown.
+        edited_caption: What it should show; empty if unknown.
+        edit_type: What tables of scores are grouped by; empty if unknown.
     """
 
     key: str
     video: Path
     instruction: str
     output: str
+    source_caption: str = ""
+    edited_caption: str = ""
+    edit_type: str = ""
 
 
-def list_edits(videos: Path, instruction: str | None = None) -> list[Edit]:
+def list_edits(videos: Path, instruction: str | None = None, columns: Mapping[str, str] | None = None) -> list[Edit]:
     """List the edits of a folder, a video or a CSV.
 
     Args:
-        videos: A folder of videos, one video, or a CSV. Its column `instruction` may also be called `instruct`, as in
-            the released InsViE-1M; its videos are relative to its own folder.
+        videos: A folder of videos, one video, or a CSV, whose videos are relative to its own folder. Its columns are
+            `video`, `instruction`, and if it has them `output`, `source_caption`, `edited_caption` and `edit_type`, by
+            these or other names that `columns.ALIASES` knows.
         instruction: The sentence for every video that has none of its own.
+        columns: Meaning -> column of a CSV, for names that are not known.
 
     Raises:
         InputError: Nothing there, no instruction at all, or a CSV that is none or lacks a column; what is wrong with
             one row only is left to `check`.
     """
-    rows = _rows(videos, instruction)
+    rows = _rows(videos, instruction, columns)
     if not rows:
         raise InputError(f"{videos} holds no video; legal endings are {', '.join(sorted(VIDEO_SUFFIXES))}")
-    if not instruction and not any(sentence for _, sentence, _ in rows):
+    if not instruction and not any(row.get("instruction") for row in rows):
         raise InputError(f"{videos} has no instruction: give one for all, or a CSV with the columns video,instruction")
-    keys = _keys([Path(name) for name, _, _ in rows])
+    keys = unique_keys(Path(row["video"]).stem for row in rows)
     folder = videos if videos.is_dir() else videos.parent
     return [
-        Edit(key, folder / name, sentence or instruction or "", output or f"{key}.mp4")
-        for key, (name, sentence, output) in zip(keys, rows, strict=True)
+        Edit(
+            key,
+            folder / row["video"],
+            row.get("instruction") or instruction or "",
+            row.get("output") or f"{key}.mp4",
+            **{name: row.get(name, "") for name in ("source_caption", "edited_caption", "edit_type")},
+        )
+        for key, row in zip(keys, rows, strict=True)
     ]
 
 
@@ -84,38 +100,32 @@ def keep_source(video: Path | str, output: Path | str) -> None:
         raise InputError(f"the output {output} is the video itself, which would be lost; name another")
 
 
-def _rows(videos: Path, instruction: str | None) -> list[tuple[str, str, str]]:
+def _rows(videos: Path, instruction: str | None, given: Mapping[str, str] | None) -> list[dict[str, str]]:
+    """Meaning -> cell of each row."""
     if videos.is_dir():
-        return [(path.name, "", "") for path in sorted(videos.iterdir()) if path.suffix.lower() in VIDEO_SUFFIXES]
+        return [{"video": path.name} for path in sorted(videos.iterdir()) if path.suffix.lower() in VIDEO_SUFFIXES]
     if not videos.is_file():
         raise InputError(f"there is no file or folder {str(videos)!r}; legal are a folder of videos, a video or a CSV")
     if videos.suffix.lower() != ".csv":
-        return [(videos.name, "", "")]
+        return [{"video": videos.name}]
     try:
         with videos.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
-            reader.fieldnames = columns = [column.strip() for column in reader.fieldnames or []]
-            if "video" not in columns:
-                found = ", ".join(columns) or "none"
-                hint = nearest("video", columns)
-                raise InputError(f"{videos} has the columns {found}; needed are video,instruction{hint}")
-            if not instruction and not {"instruction", "instruct"} & {*columns}:
-                raise InputError(
-                    f"{videos} has the columns {', '.join(columns)}: give one instruction for all, or the column "
-                    f"instruction{nearest('instruction', columns)}"
-                )
-            names = ("video", "instruct" if "instruct" in columns else "instruction", "output")
-            return [tuple((row.get(name) or "").strip() for name in names) for row in reader]  # type: ignore[misc]
+            reader.fieldnames = names = [column.strip() for column in reader.fieldnames or []]
+            needed = ("video",) if instruction else ("video", "instruction")
+            columns = find_columns(names, needed, videos, given)
+            return [{meaning: (row.get(column) or "").strip() for meaning, column in columns.items()} for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{videos} is no CSV in UTF-8: {error}") from None
 
 
-def _keys(videos: list[Path]) -> list[str]:
+def unique_keys(names: Iterable[str]) -> list[str]:
+    """Make keys of names: letters, digits, `_` and `-` only, and numbered where they repeat."""
     keys: list[str] = []
     taken: set[str] = set()
-    for video in videos:
-        stem = re.sub(r"[^A-Za-z0-9_-]", "_", video.stem) or "video"
-        key = next(name for name in chain([stem], (f"{stem}-{n}" for n in count(2))) if name not in taken)
+    for name in names:
+        stem = re.sub(r"[^A-Za-z0-9_-]", "_", name) or "video"
+        key = next(key for key in chain([stem], (f"{stem}-{n}" for n in count(2))) if key not in taken)
         keys.append(key)
         taken.add(key)
     return keys

@@ -98,6 +98,12 @@ class InsvieCLI(LightningCLI):
         )
         return parser
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Keep the metrics apart from the other callbacks, so that an overlay can replace all of them at once."""
+        parser.add_argument(
+            "--metrics", type=list[Callback], default=[], help="Callbacks that score the edits of validation and test."
+        )
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and say what is wrong in one sentence."""
         try:
@@ -123,9 +129,13 @@ class InsvieCLI(LightningCLI):
         self.config_init["predict"]["return_predictions"] = False
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer; an argument that Lightning refuses is bad input."""
+        """Build the trainer, the metrics among its callbacks; an argument that Lightning refuses is bad input."""
+        verb = self.config.get("subcommand")
+        config = self.config_init[verb] if verb else self.config_init
+        callbacks = config.trainer.callbacks or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         try:
-            return super().instantiate_trainer(**kwargs)
+            return super().instantiate_trainer(callbacks=[*callbacks, *config.metrics], **kwargs)
         except (ValueError, MisconfigurationException) as error:
             raise InputError(f"trainer: {_one_line(str(error))}") from error
 

@@ -75,6 +75,14 @@ def test_the_released_way(weights: Path, tmp_path: Path) -> None:
     assert after.frames.shape == (9, 3, 32, 48) and after.fps == 7
 
 
+def test_a_recipe_says_how_and_the_command_line_has_the_last_word(weights: Path, tmp_path: Path) -> None:
+    own = ["--model.edit_options.frame_rule=release", "--model.edit_options.fps=7", "--num_inference_steps=1"]
+    for name, options, shape, fps in (("a", [], 9, 7), ("b", ["--frame_rule=keep", "--fps=5"], 12, 5)):
+        assert edit(weights, small(tmp_path / "in.mp4", 12), tmp_path / f"{name}.mp4", *own, *options) == 0
+        after = read_clip(tmp_path / f"{name}.mp4")
+        assert (len(after), after.fps) == (shape, fps)
+
+
 def test_weights_take_options_of_their_model(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, told, saved = small(tmp_path / "in.mp4", 1), [], []
     monkeypatch.setattr(editor, "save_memory", lambda model, device: saved.append(model))

@@ -11,7 +11,8 @@ from insvie_lightning.batch import Clip, EditBatch
 from insvie_lightning.diffusion.guidance import Guidance
 from insvie_lightning.edit_list import list_edits
 from insvie_lightning.editors.bulk import BulkResult, edit_in_bulk
-from insvie_lightning.editors.editor import EditOptions, Editor
+from insvie_lightning.editors.editor import Editor
+from insvie_lightning.editors.options import EditOptions
 from insvie_lightning.errors import InputError
 from insvie_lightning.nets.latents import to_device_pixels
 from insvie_lightning.quarantine import read_quarantine

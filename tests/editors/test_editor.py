@@ -18,7 +18,7 @@ from insvie_lightning.decode import uneven_seconds
 from insvie_lightning.diffusion.guidance import Guidance
 from insvie_lightning.editors import InsViE, insvie
 from insvie_lightning.errors import InputError
-from insvie_lightning.nets.latents import to_device_pixels
+from insvie_lightning.nets.latents import to_device_pixels, to_uint8
 from insvie_lightning.video import read_clip, read_comment, write_clip, write_frames
 from insvie_lightning.weights.deliverable import Deliverable, save_deliverable
 
@@ -144,8 +144,47 @@ def test_a_batch_never_asks_for_more_than_the_base_was_made_for(shape: tuple[int
     frames, height, width = shape
     source = torch.full((2, frames, 3, height, width), 60, dtype=torch.uint8)
     edited = Editor(model).edit_batch(EditBatch(("a", "b"), ("invert", "invert"), source=source))
-    torch.testing.assert_close(edited, -to_device_pixels(source))
+    assert torch.equal(to_uint8(edited.edited), 255 - source) and edited.source is edited.target is None
     assert all(length <= 9 and height * width <= 32 * 48 for length, _, height, width in model.seen)
+
+
+def pair(frames: int, height: int, width: int) -> EditBatch:
+    """Two sources of noise and their targets, which are darker."""
+    source = torch.from_numpy(np.stack([noise(frames, height, width)] * 2))
+    return EditBatch(("a", "b"), ("invert", "invert"), source=source, edited=source // 2)
+
+
+def test_a_batch_is_edited_as_the_model_s_own_options_say() -> None:
+    """The paper's protocol: squares are stretched to the network's size and back."""
+    model, batch = Inverting(), pair(5, 64, 64)
+    model.edit_options = EditOptions(resize="stretch", num_inference_steps=3)  # type: ignore[attr-defined]
+    result = Editor(model).edit_batch(batch)
+    assert model.seen == [(5, 3, 64, 96)] * 2 and model.settings[0][1] == 3
+    assert result.source is result.target is None and result.edited.dtype == torch.uint8
+    clip = Editor(model).edit(Clip(batch.source[0].numpy(), 8.0), "invert")  # type: ignore[index]
+    assert np.array_equal(result.edited[0].numpy(), clip.frames)
+
+
+def test_settings_alone_leave_a_batch_whole() -> None:
+    model, batch = Inverting(), pair(9, 32, 48)
+    model.edit_options = EditOptions(seed=9, fps=7.0)  # type: ignore[attr-defined]
+    result = Editor(model).edit_batch(batch)
+    assert model.seen == [(9, 3, 32, 48)] and model.settings == [(Guidance(2.0, 1.0), 50, 9)]
+    assert result.edited.dtype == torch.float32 and model.seed == 0
+
+
+@pytest.mark.parametrize(("resize", "size"), [("cover", (64, 96)), ("stretch", (128, 96))])
+def test_what_the_release_cuts_is_cut_from_source_and_target_too(resize: str, size: tuple[int, int]) -> None:
+    model, batch = Inverting(), pair(24, 128, 96)
+    model.edit_options = EditOptions(frame_rule="release", resize=resize)  # type: ignore[arg-type,attr-defined]
+    result = Editor(model).edit_batch(batch)
+    assert result.source is not None and result.target is not None and batch.source is not None
+    assert result.edited.shape == result.source.shape == result.target.shape == (2, 17, 3, *size)
+    middle = slice(32, 96) if resize == "cover" else slice(None)
+    assert torch.equal(result.source, batch.source[:, :17, :, middle])
+    assert torch.equal(result.target, batch.source[:, :17, :, middle] // 2)
+    if resize == "cover":
+        assert torch.equal(result.edited, 255 - result.source)
 
 
 # ---------------------------------------------------------------- files

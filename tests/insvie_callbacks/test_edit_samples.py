@@ -1,5 +1,4 @@
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,10 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from insvie_callbacks.edit_samples import EditSamples
-from insvie_lightning.batch import Clip, EditBatch, Triplet, collate
+from insvie_lightning.batch import Clip, EditBatch, EditedVideos, Triplet, collate
 from insvie_lightning.report.media import Budget
 from insvie_lightning.report.run import galleries, read_run
 from insvie_lightning.video import read_clip
-
-
-@dataclass
-class Outputs:
-    edited: torch.Tensor
 
 
 class Inverter(LightningModule):
@@ -33,9 +27,9 @@ class Inverter(LightningModule):
     def training_step(self, batch: EditBatch, batch_idx: int) -> torch.Tensor:
         return self.weight.square().sum()
 
-    def validation_step(self, batch: EditBatch, batch_idx: int) -> Outputs:
+    def validation_step(self, batch: EditBatch, batch_idx: int) -> EditedVideos:
         edited = 255 - batch.source
-        return Outputs(edited / 127.5 - 1 if self.as_float else edited)
+        return EditedVideos(edited / 127.5 - 1 if self.as_float else edited)
 
     test_step = validation_step
 
@@ -110,5 +104,5 @@ def test_other_processes_write_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     other = trainer(tmp_path, callback)
     monkeypatch.setattr(type(other.strategy), "is_global_zero", property(lambda strategy: False))
     callback.setup(other, Inverter(), "test")
-    callback.on_test_batch_end(other, Inverter(), Outputs(batch.edited), batch, 0)
+    callback.on_test_batch_end(other, Inverter(), EditedVideos(batch.edited), batch, 0)
     assert not (tmp_path / "samples").exists()

@@ -326,3 +326,22 @@ def test_a_run_reads_published_zips_where_they_lie(tmp_path: Path, make_clip: Ca
     assert [line["key"] for line in bad] == ["openvid0"]
     assert bad[0]["reason"] == f"{archive_path}: the member at byte 0 is damaged"
     assert "openvid0" not in {key for _, keys, _ in model.seen for key in keys}
+
+
+def test_what_is_left_open_is_what_the_model_was_made_for(shards: Path, tmp_path: Path) -> None:
+    class Made(Recorder):
+        working_shape = (3, 16, 24)
+
+        def training_step(self, batch: EditBatch, batch_idx: int) -> torch.Tensor:
+            assert batch.source is not None and batch.source.shape == (6, 3, 3, 16, 24)
+            return super().training_step(batch, batch_idx)
+
+        def validation_step(self, batch: EditBatch, batch_idx: int) -> None:
+            assert batch.source is not None and batch.source.shape[1:] == (3, 3, 16, 24)
+
+    given, left_open = Made(), Made()
+    fit(curriculum(shards, Stage("s", 3)), tmp_path, given)
+    fit(curriculum(shards, Stage("s", 3), frames=None, size=None, val_shards=shards), tmp_path, left_open)
+    assert left_open.seen == given.seen and len(given.seen) == 3
+    with pytest.raises(InputError, match=r"Recorder does not say which; give --data\.frames and --data\.size"):
+        fit(curriculum(shards, Stage("s", 3), size=None), tmp_path, Recorder())

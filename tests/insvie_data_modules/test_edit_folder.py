@@ -40,6 +40,14 @@ def test_a_csv_gives_each_video_its_instruction(videos: Path) -> None:
     ]
 
 
+def test_a_table_for_a_test_brings_captions_and_edit_types(videos: Path) -> None:
+    csv = videos / "edits.csv"
+    csv.write_text("video,instruct,caption,wish,task\nb.mp4,red,a b,a red b,colour\n")
+    (batch,) = EditFolder(csv, max_frames=2, columns={"edited_caption": "wish"}).test_dataloader()
+    assert (batch.source_captions, batch.edited_captions, batch.edit_types) == (("a b",), ("a red b",), ("colour",))
+    assert batch.source[0, :, 2, 0, 0].tolist() == [0, 3]
+
+
 def test_what_is_done_is_left_out(videos: Path, tmp_path: Path) -> None:
     (tmp_path / "b.mp4").touch()
     batches = list(EditFolder(videos, "blue", done=tmp_path).predict_dataloader())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from insvie_data_modules.tgve import EDITS, Tgve, read_tgve
+from insvie_data_modules.tgve import EDIT_TYPES, Tgve, read_tgve
 from insvie_lightning.batch import Clip, EditBatch
 from insvie_lightning.errors import InputError
 from insvie_lightning.video import write_clip
@@ -40,18 +40,21 @@ def tgve(tmp_path: Path) -> Path:
     for number in range(5):
         Image.fromarray(np.full((16, 16, 3), 10 * number, np.uint8)).save(frames / f"{number:05d}.png")
     (tmp_path / "LOVEU.csv").write_text("\n".join([HEADER, *ROWS]))
-    sentences = {name: {f"edit_{edit}": f"{edit} {name}" for edit in EDITS} for name in ("fish", "cat sun")}
+    sentences = {name: {f"edit_{edit}": f"{edit} {name}" for edit in EDIT_TYPES} for name in ("fish", "cat sun")}
     (tmp_path / "instructions.json").write_text(json.dumps(sentences))
     return tmp_path
 
 
 def test_every_video_has_its_four_edits(tgve: Path) -> None:
     found = batches(Tgve(tgve))
-    assert [batch.keys[0] for batch in found] == [f"{name}_{edit}" for name in ("fish", "cat_sun") for edit in EDITS]
+    assert [batch.keys[0] for batch in found] == [
+        f"{name}_{edit}" for name in ("fish", "cat_sun") for edit in EDIT_TYPES
+    ]
     first, last = found[1], found[-1]
     assert (first.instructions, first.source_captions, first.edited_captions) == (
         ("object fish",), ("a fish",), ("a shark",),
     )  # fmt: skip
+    assert first.edit_types == ("object",)
     assert first.source is not None and first.edited is None
     assert first.source.shape == (1, 6, 3, 16, 16) and first.fps == (12.0,)
     assert last.instructions == ("multiple cat sun",) and last.edited_captions == ("a dog in snow",)
@@ -72,6 +75,13 @@ def test_clips_are_stretched_as_the_paper_does(tgve: Path) -> None:
     assert batch.source is not None and batch.source.shape == (2, 5, 3, 16, 24)
     row = batch.source[0, 0, 0, 0].tolist()
     assert row[0] == 255 and row[-1] == 0 and row[10] > 128 > row[13]  # the edge at 8 of 16 is at 12 of 24
+
+
+def test_longer_clips_are_sampled_to_as_many_frames(tgve: Path) -> None:
+    assert Tgve(tgve).form.max_frames == 32
+    found = batches(Tgve(tgve, edits=("style",), max_frames=2))
+    assert [(batch.source.shape[1], batch.fps[0]) for batch in found] == [(2, 12 / 5), (2, 10 / 4)]  # type: ignore[union-attr]
+    assert [len(batch.source[0]) for batch in batches(Tgve(tgve, edits=("style",), max_frames=None))] == [6, 5]  # type: ignore[index]
 
 
 @pytest.mark.parametrize(
@@ -130,6 +140,6 @@ def test_the_published_videos(shared: Path) -> None:
     sentences = json.loads((folder / "instructions.json").read_text())
     for number in (1, len(edits) - 1):
         edit, sample = edits[number], Tgve(folder, frames=5, size=(32, 48)).test_dataloader().dataset[number]
-        assert sample.instruction == sentences[edit.video.stem][f"edit_{edit.edit}"].strip()
-        assert (sample.key, sample.edited_caption) == (f"{edit.video.stem}_{edit.edit}", edit.target_caption)
+        assert sample.instruction == sentences[edit.video.stem][f"edit_{edit.edit_type}"].strip()
+        assert (sample.key, sample.edited_caption) == (f"{edit.video.stem}_{edit.edit_type}", edit.edited_caption)
         assert sample.tensors["source"].shape == (5, 3, 32, 48)

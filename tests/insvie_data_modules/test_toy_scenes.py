@@ -67,8 +67,9 @@ def test_a_batch_holds_the_drawn_pixels_and_all_that_is_known() -> None:
 
 
 def test_the_size_is_that_of_the_toy_world_unless_told_otherwise() -> None:
-    batch = next(iter(ToyScenes(samples=2).train_dataloader()))
-    assert batch.source.shape == (2, 9, 3, 64, 96)
+    for options in ({}, {"size": None, "frames": None}):
+        batch = next(iter(ToyScenes(samples=2, **options).train_dataloader()))
+        assert batch.source.shape == (2, 9, 3, 64, 96)
 
 
 def test_workers_change_nothing() -> None:

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -91,6 +92,14 @@ def test_without_samples_the_means_are_nan_and_reset_forgets():
     assert metric.compute()["brightness"].isnan() and not metric.rows
 
 
+@pytest.mark.filterwarnings("error:The ``compute`` method")
+def test_samples_may_be_added_one_by_one():
+    metric = Brightness(with_source=False)
+    for value, sum_of in ((20, 20), (40, 30)):
+        metric.add(next(samples_of(batch(f"{value}"[0]), EditedVideos(clips(value)))))
+        assert metric.compute()["brightness"] == sum_of
+
+
 def test_a_metric_saves_nothing():
     metric = Brightness()
     metric.update(batch("a"), EditedVideos(clips(20)))
@@ -100,6 +109,14 @@ def test_a_metric_saves_nothing():
 def test_the_source_an_editor_returns_goes_before_that_of_the_batch():
     shorter = EditedVideos(clips(20)[:, :1], source=clips(70)[:, :1])
     assert next(samples_of(batch("a"), shorter)).source.float().mean() == 70
+
+
+def test_the_target_an_editor_returns_goes_before_that_of_the_batch_and_missing_edits_are_left_out():
+    whole = replace(batch("ab"), edited=clips(30, 30))
+    edits = EditedVideos(clips(20, 40), target=clips(80, 90), missing=frozenset("a"))
+    (sample,) = samples_of(whole, edits)
+    assert sample.key == "b" and sample.edited.float().mean() == 40
+    assert sample.target is not None and sample.target.float().mean() == 90
 
 
 def test_clips_of_other_shapes_are_refused():

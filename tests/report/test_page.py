@@ -10,6 +10,7 @@ import pytest
 
 from insvie_lightning.errors import InputError
 from insvie_lightning.report.page import write_report
+from insvie_lightning.report.score_sheet import ScoredEdit, make_sheet, write_sheet
 
 
 class Page(HTMLParser):
@@ -50,6 +51,16 @@ def test_page_of_a_run(tmp_path: Path, make_run: Callable[..., Path]) -> None:
         "3 of 3 samples shown",
     )
     assert [word for word in words if word not in page.text] == []
+
+
+def test_page_shows_the_tables_of_a_test(tmp_path: Path) -> None:
+    edits = [ScoredEdit("a", "<b>style</b>", "x", (32, 480, 480), {"pick_score": 20.5})]
+    write_sheet(tmp_path, make_sheet(edits, ("pick_score",), "tgve", {"pick_score": "toy"}))
+    page = Page(write_report(tmp_path))
+    words = ("TGVE, 1 edit", "Tune-A-Video", "InsViE Table 6", "20.90", "this run", "20.5*", "<b>style</b> (1)")
+    assert [word for word in words if word not in page.text] == []
+    assert "published means are of all 304 edits" in page.text
+    assert page.text.index("20.90") < page.text.index("20.5*")
 
 
 def test_nothing_of_the_run_becomes_markup(tmp_path: Path, make_run: Callable[..., Path]) -> None:

@@ -50,6 +50,15 @@ def test_budget_stops_the_samples_but_not_their_count(tmp_path: Path, make_run: 
     assert (len(latest.samples), latest.total, len(earlier.samples)) == (1, 3, 0)
 
 
+def test_a_key_may_name_a_folder(tmp_path: Path, make_run: Callable[..., Path]) -> None:
+    run = make_run(tmp_path / "s1")
+    folder = run / "samples/step-000400"
+    (folder / "mine").mkdir()
+    (folder / "scene-000.edited.mp4").rename(folder / "mine/a.edited.mp4")
+    (folder / "samples.json").write_text(json.dumps([{"key": "mine/a"}]))
+    assert list(galleries(read_run(run), Budget())[0].samples[0].clips) == ["edited"]
+
+
 def test_key_cannot_reach_outside_its_folder(tmp_path: Path, make_run: Callable[..., Path]) -> None:
     run = make_run(tmp_path / "s1")
     listed = [{"key": "../step-000200/scene-000", "instruction": "x"}]

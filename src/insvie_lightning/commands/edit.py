@@ -4,7 +4,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -38,33 +38,39 @@ def _edit_one(options: argparse.Namespace, rest: list[str]) -> int:
     keep_source(options.video, options.output)
     with open_video(options.video) as video:  # what cannot be read is said before the editor is loaded
         height, width = video.size
-    how, editor = _options(options), _editor(options, rest)
+    changes = _changes(options)
+    editor = _editor(options, rest)
     start = time.monotonic()
-    frames = editor.edit_file(options.video, options.instruction, options.output, how)
+    frames = editor.edit_file(options.video, options.instruction, options.output, **changes)
     seconds = time.monotonic() - start
     print(f"{options.output}: {frames} frames of a {width}x{height} video, edited in {seconds:.1f} s", file=sys.stderr)
     return 0
 
 
 def _edit_table(options: argparse.Namespace, rest: list[str]) -> int:
-    edits, how = list_edits(options.csv, options.instruction), _options(options)
+    edits, changes = list_edits(options.csv, options.instruction), _changes(options)
     from insvie_lightning.editors.bulk import QUARANTINE, check_folder, edit_in_bulk
 
     check_folder(options.output)  # said before the editor is loaded
-    result = edit_in_bulk(_editor(options, rest), edits, options.output, how, lambda line: print(line, file=sys.stderr))
+    editor = _editor(options, rest)
+    how = replace(editor.options, **changes)
+    result = edit_in_bulk(editor, edits, options.output, how, lambda line: print(line, file=sys.stderr))
     print(f"{result.edited} edited, {result.done_before} done before, {result.bad} bad", file=sys.stderr)
     if result.bad:
         print(f"the reasons are in {options.output / QUARANTINE}", file=sys.stderr)
     return 2 if result.bad else 0
 
 
-def _options(options: argparse.Namespace) -> Any:
-    from insvie_lightning.editors.editor import EditOptions
+def _changes(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of `EditOptions` that were given; what is not legal is said now."""
+    from insvie_lightning.editors.options import EditOptions
 
     given = {field.name: getattr(options, field.name, None) for field in fields(EditOptions)}
     if given["size"] is not None:
         given["size"] = tuple(given["size"])
-    return EditOptions(**{name: value for name, value in given.items() if value is not None})
+    changes = {name: value for name, value in given.items() if value is not None}
+    EditOptions(**changes)
+    return changes
 
 
 def _editor(options: argparse.Namespace, rest: list[str]) -> Any:

@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
 def families() -> dict[str, list[type]]:
     """Return family -> registered classes, sorted by name; what the libraries themselves bring is left out.
 
-    A LightningModule without a training step of its own is a builder: it is only predicted with.
+    A LightningModule without a training or test step of its own is a builder: it is only predicted with.
     """
     from lightning import Callback, LightningDataModule, LightningModule
     from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -33,9 +33,10 @@ def families() -> dict[str, list[type]]:
     modules = _ours(LightningModule)
     trained = [cls for cls in modules if is_overridden("training_step", cls, parent=LightningModule)]
     pretraining = [cls for cls in trained if cls.__module__.startswith("insvie_lightning.pretraining")]
+    tested = [cls for cls in modules if is_overridden("test_step", cls, parent=LightningModule)]
     return {
-        "editors": [cls for cls in trained if cls not in pretraining],
-        "builders": [cls for cls in modules if cls not in trained],
+        "editors": [cls for cls in modules if cls in trained + tested and cls not in pretraining],
+        "builders": [cls for cls in modules if cls not in trained + tested],
         "pretraining": pretraining,
         "data modules": _ours(LightningDataModule),
         "callbacks": _ours(Callback),

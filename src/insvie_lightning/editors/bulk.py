@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from insvie_lightning.edit_list import Edit, check
-from insvie_lightning.editors.editor import EditOptions, Editor
+from insvie_lightning.editors.editor import Editor
+from insvie_lightning.editors.options import EditOptions
 from insvie_lightning.errors import InputError
 from insvie_lightning.quarantine import Quarantine
 from insvie_lightning.video import read_comment
@@ -37,7 +38,7 @@ def edit_in_bulk(
     editor: Editor,
     edits: Sequence[Edit],
     folder: Path,
-    options: EditOptions = EditOptions(),  # noqa: B008 (frozen)
+    options: EditOptions | None = None,
     tell: Callable[[str], None] = print,
 ) -> BulkResult:
     """Edit every video into a folder.
@@ -51,12 +52,13 @@ def edit_in_bulk(
         editor: A trained editor.
         edits: See `list_edits`.
         folder: The outputs' folder.
-        options: How to edit.
+        options: How to edit; None takes the editor's own.
         tell: Is called with a line about each edit.
 
     Raises:
         InputError: `folder` is a file.
     """
+    options = options or editor.options
     check_folder(folder)
     reasons = folder / QUARANTINE
     reasons.unlink(missing_ok=True)

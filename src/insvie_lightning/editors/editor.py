@@ -2,90 +2,31 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from lightning import LightningModule
 from torch import Tensor
 
-from insvie_lightning.batch import Clip, EditBatch
+from insvie_lightning.batch import Clip, EditBatch, EditedVideos
 from insvie_lightning.decode import open_video, uneven_seconds
-from insvie_lightning.diffusion.guidance import Guidance
-from insvie_lightning.diffusion.schedule import NUM_TRAIN_TIMESTEPS
 from insvie_lightning.edit_list import keep_source
-from insvie_lightning.editors.framing import SIDE_MULTIPLE, EditResize, frame_clip, nearest_side
+from insvie_lightning.editors.framing import SIDE_MULTIPLE, Framing, frame_clip
 from insvie_lightning.editors.lineage import describe_edit, hash_weights
 from insvie_lightning.editors.low_memory import save_memory
+from insvie_lightning.editors.options import EditOptions
 from insvie_lightning.editors.windows import edit_in_windows
 from insvie_lightning.errors import InputError, nearest
-from insvie_lightning.nets.latents import to_device_pixels, to_uint8
+from insvie_lightning.nets.latents import to_uint8
 from insvie_lightning.plugins import available, load_plugins
 from insvie_lightning.video import legal_frames, pad_frames, release_frames, write_frames
 from insvie_lightning.weights.deliverable import read_settings
-
-
-@dataclass(frozen=True, slots=True)
-class EditOptions:
-    """How a video is edited; None takes the editor's own value.
-
-    The released script is `frame_rule="release", resize="cover", fps=7`.
-
-    Attributes:
-        frame_rule: `keep` gives every frame back; `release` the first 8k + 1, at most 49 (`video.release_frames`).
-        resize: `pad`, `aspect`, `stretch` or `cover`; all but `cover` give the video back at its own size.
-        size: Height and width that the network works at, multiples of 16; None is the size that the base was made for.
-        fps: Frame rate of the result; None keeps the source's, uneven times too.
-        max_frames: Longer videos are edited in overlapping windows of the largest 4k + 1 up to so many frames; None is
-            the length that the base was made for.
-        overlap: Frames by which windows overlap and fade into one another, at most half a window; None is a sixth.
-        guidance: Scales of sampling.
-        num_inference_steps: Sampler steps.
-        seed: Of the noise. All windows and all videos of one shape start from the same noise, which keeps them alike.
-    """
-
-    frame_rule: Literal["keep", "release"] = "keep"
-    resize: EditResize = "pad"
-    size: tuple[int, int] | None = None
-    fps: float | None = None
-    max_frames: int | None = None
-    overlap: int | None = None
-    guidance: Guidance | None = None
-    num_inference_steps: int | None = None
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what is not legal."""
-        if self.size and any(side <= 0 or side % SIDE_MULTIPLE for side in self.size):
-            near = tuple(nearest_side(side) for side in self.size)
-            raise InputError(
-                f"size {self.size}: height and width are multiples of {SIDE_MULTIPLE}; did you mean {near}?"
-            )
-        if self.fps is not None and not 0 < self.fps <= 1000:
-            raise InputError(f"fps {self.fps}: legal are rates above 0 and up to 1000")
-        for name in ("max_frames", "num_inference_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} {value}: legal are 1 and more")
-        if (self.num_inference_steps or 1) > NUM_TRAIN_TIMESTEPS:
-            raise InputError(f"num_inference_steps {self.num_inference_steps}: legal are 1 to {NUM_TRAIN_TIMESTEPS}")
-
-    def windows(self, frames: int) -> tuple[int, int]:
-        """Length and overlap of the windows of a base made for `frames` frames.
-
-        Raises:
-            InputError: The overlap is longer than half a window.
-        """
-        length = ((self.max_frames or frames) - 1) // 4 * 4 + 1
-        overlap = length // 6 if self.overlap is None else self.overlap
-        if not 0 <= overlap <= length // 2:
-            raise InputError(f"overlap {overlap}: legal are 0 to {length // 2}, half a window of {length} frames")
-        return length, overlap
 
 
 class Editor:
@@ -93,7 +34,8 @@ class Editor:
 
     Args:
         model: A LightningModule with weights, `edit_batch(EditBatch) -> B F 3 H W in [-1, 1]` and `working_shape`, the
-            frames, height and width that it was made for.
+            frames, height and width that it was made for; its `edit_options`, if it has any, are how it edits unless it
+            is told otherwise.
     """
 
     def __init__(self, model: Any) -> None:
@@ -150,19 +92,24 @@ class Editor:
             model.to(device)
         return cls(model)
 
-    def edit(self, clip: Clip, instruction: str, options: EditOptions = EditOptions(), **changes: Any) -> Clip:
+    @property
+    def options(self) -> EditOptions:
+        """How it edits unless it is told otherwise."""
+        return getattr(self.model, "edit_options", EditOptions())
+
+    def edit(self, clip: Clip, instruction: str, options: EditOptions | None = None, **changes: Any) -> Clip:
         """Edit a clip.
 
         Args:
             clip: Any length and size.
             instruction: What to change.
-            options: How.
+            options: How; None takes the editor's own.
             changes: Single options by name, as `seed=3, frame_rule="release"`.
 
         Raises:
             InputError: The clip has no frames, the instruction is empty, or an option is not legal.
         """
-        options = replace(options, **changes)
+        options = replace(options or self.options, **changes)
         if not len(clip):
             raise InputError("a clip of 0 frames cannot be edited")
         edited = list(self._edited(clip.frames, clip.size, instruction, options))
@@ -173,7 +120,7 @@ class Editor:
         video: Path | str,
         instruction: str,
         output: Path | str,
-        options: EditOptions = EditOptions(),
+        options: EditOptions | None = None,
         **changes: Any,
     ) -> int:
         """Edit a video file into an mp4, in the memory of two windows whatever its length; return its frames.
@@ -182,13 +129,13 @@ class Editor:
             video: Any length, size and rate.
             instruction: What to change.
             output: The mp4; it appears whole or not at all, and holds `lineage` as its comment.
-            options: How.
+            options: How; None takes the editor's own.
             changes: Single options by name.
 
         Raises:
             InputError: As `edit`, the video cannot be read, or `output` is the video itself.
         """
-        options = replace(options, **changes)
+        options = replace(options or self.options, **changes)
         keep_source(video, output)
         with open_video(video) as source:
             keeps_times = options.fps is None and options.frame_rule == "keep"
@@ -214,24 +161,44 @@ class Editor:
         """`lineage.hash_weights` of the model, read once."""
         return hash_weights(self.model)
 
-    def edit_batch(self, batch: EditBatch) -> Tensor:
-        """Edit a batch of sources B F 3 H W of any length and size; B F 3 H W in [-1, 1].
+    def edit_batch(self, batch: EditBatch) -> EditedVideos:
+        """Edit a batch of sources B F 3 H W of any length and size as the editor's own options say.
 
-        Sources of legal length and size, no longer and no larger than the base was made for, go through the network as
-        one batch; others one by one as in `edit`.
+        Unless these say how frames and pixels are brought to the network, sources of legal length and size, no longer
+        and no larger than the base was made for, go through it as one batch, as cached latents always do. Others are
+        edited one by one as in `edit`, into uint8; what `frame_rule: release` and `resize: cover` leave out is cut from
+        source and target, too.
+
+        Raises:
+            InputError: As `edit`.
         """
-        if batch.source is None:
-            return self.model.edit_batch(batch)
-        _, frames, _, height, width = batch.source.shape
+        options, source = self.options, batch.source
+        if source is None or self._at_once(source, options):
+            with _set_for_now(self.model, options.settings()):
+                return EditedVideos(self.model.edit_batch(batch))
+        size = (source.shape[3], source.shape[4])
+        clips = [
+            np.stack(list(self._edited(clip.cpu().numpy(), size, instruction, options, key)))
+            for clip, instruction, key in zip(source, batch.instructions, batch.keys, strict=True)
+        ]
+        edited = torch.from_numpy(np.stack(clips)).to(self.model.device)
+        cover = self._framing(size, options) if options.resize == "cover" else None
+        if cover is None and edited.shape == source.shape:
+            return EditedVideos(edited)
+        source, target = (
+            None if whole is None else _cut(whole[:, : edited.shape[1]], cover) for whole in (source, batch.edited)
+        )
+        return EditedVideos(edited, source, target)
+
+    def _at_once(self, source: Tensor, options: EditOptions) -> bool:
+        _, frames, _, height, width = source.shape
         base_frames, base_height, base_width = self.model.working_shape
         legal = frames == legal_frames(frames) and not (height % SIDE_MULTIPLE or width % SIDE_MULTIPLE)
-        if legal and frames <= base_frames and height * width <= base_height * base_width:
-            return self.model.edit_batch(batch)
-        clips = [
-            np.stack(list(self._edited(source.cpu().numpy(), (height, width), instruction, EditOptions(), key)))
-            for source, instruction, key in zip(batch.source, batch.instructions, batch.keys, strict=True)
-        ]
-        return to_device_pixels(torch.from_numpy(np.stack(clips)).to(self.model.device))
+        return options.shows_all and legal and frames <= base_frames and height * width <= base_height * base_width
+
+    def _framing(self, size: tuple[int, int], options: EditOptions) -> Framing:
+        _, height, width = self.model.working_shape
+        return frame_clip(size, options.size or (height, width), options.resize)
 
     def _edited(
         self,
@@ -243,8 +210,7 @@ class Editor:
     ) -> Iterator[np.ndarray]:
         if not instruction.strip():
             raise InputError("the instruction is empty; say what to change, e.g. 'turn the car into a tuk-tuk'")
-        base_frames, *base_size = self.model.working_shape
-        framing = frame_clip(size, options.size or (base_size[0], base_size[1]), options.resize)
+        framing = self._framing(size, options)
 
         def edit_window(window: np.ndarray) -> np.ndarray:
             clip = Clip(framing.fit(window), 1.0)
@@ -252,14 +218,13 @@ class Editor:
             batch = EditBatch((key,), (instruction,), source=padded.to(self.model.device))
             return framing.restore(to_uint8(self.model.edit_batch(batch)[0]).cpu().numpy()[: len(clip)])
 
-        settings = {name: getattr(options, name) for name in ("guidance", "num_inference_steps", "seed")}
-        with _set_for_now(self.model, settings):
+        with _set_for_now(self.model, options.settings()):
             if options.frame_rule == "release":
                 first = list(islice(frames, 53))
                 seen, kept = release_frames(len(first))
                 yield from edit_window(np.stack(first[:seen]))[:kept]
             else:
-                yield from edit_in_windows(edit_window, frames, *options.windows(base_frames))
+                yield from edit_in_windows(edit_window, frames, *options.windows(self.model.working_shape[0]))
 
 
 def default_device() -> str:
@@ -287,6 +252,13 @@ def _editor_class(name: str, folder: str) -> type:
 
 def _editors() -> dict[str, type]:
     return {name: kind for name, kind in available(LightningModule).items() if hasattr(kind, "edit_batch")}
+
+
+def _cut(clips: Tensor, cover: Framing | None) -> Tensor:
+    """Clips B F 3 H W at the picture that `cover` leaves of them; None leaves all."""
+    if cover is None:
+        return clips
+    return torch.from_numpy(np.stack([cover.fit(clip.cpu().numpy()) for clip in clips])).to(clips.device)
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from insvie_lightning.diffusion.losses import frame_weighted_mse
 from insvie_lightning.diffusion.sampling import Sampler, build_scheduler, sample
 from insvie_lightning.diffusion.schedule import add_noise, clean_from_velocity, stratified_timesteps, velocity
 from insvie_lightning.editors.editor import Editor
+from insvie_lightning.editors.options import EditOptions
 from insvie_lightning.errors import InputError
 from insvie_lightning.nets.latents import decode_latents, encode_pixels, encode_prompts, to_device_pixels
 from insvie_lightning.nets.perceptual import PerceptualLoss, build_lpips, chunk_lpips
@@ -71,6 +72,9 @@ class InsViE(LightningModule):
         num_inference_steps: Sampler steps; 50 in the released code.
         sampler: `dpm` is SDE-DPM-Solver++ 2M of diffusers, `released` the same solver with the released code's own
             noise levels (see `ReleasedDPMScheduler`), `ddim` is deterministic.
+        edit_options: How videos are brought to the network and back under test and predict, and by `edit` unless told
+            otherwise. The paper tests with `resize: stretch`, the released script cuts with `frame_rule: release,
+            resize: cover`.
         use_ema: Edit and test with the averaged weights of `start_from` when there are any.
         gradient_checkpointing: Recompute activations; saves memory, costs a third more compute.
         seed: Of every draw of training and sampling; independent of workers.
@@ -97,6 +101,7 @@ class InsViE(LightningModule):
         guidance: Guidance = Guidance(),  # noqa: B008 (frozen)
         num_inference_steps: int = 50,
         sampler: Sampler = "dpm",
+        edit_options: EditOptions = EditOptions(),  # noqa: B008 (frozen)
         use_ema: bool = True,
         gradient_checkpointing: bool = False,
         seed: int = 0,
@@ -113,6 +118,7 @@ class InsViE(LightningModule):
         self.lpips_weights = [lpips_weight] if isinstance(lpips_weight, int | float) else list(lpips_weight)
         self.perceptual = perceptual
         self.guidance, self.num_inference_steps, self.sampler = guidance, num_inference_steps, sampler
+        self.edit_options = edit_options
         self.use_ema, self.gradient_checkpointing, self.seed = use_ema, gradient_checkpointing, seed
         self.strict_loading = False  # checkpoints hold the trained weights only
         self.base_dtype = torch.float32  # half precision is for editing only
@@ -330,11 +336,11 @@ class InsViE(LightningModule):
 
     def test_step(self, batch: EditBatch, batch_idx: int) -> EditedVideos:  # type: ignore[override]
         """Edited videos for the callbacks; any length and size."""
-        return EditedVideos(Editor(self).edit_batch(batch))
+        return Editor(self).edit_batch(batch)
 
     def predict_step(self, batch: EditBatch, batch_idx: int) -> EditedVideos:
         """Edited videos, of any length and size."""
-        return EditedVideos(Editor(self).edit_batch(batch))
+        return Editor(self).edit_batch(batch)
 
     @torch.no_grad()
     def edit_batch(self, batch: EditBatch, keep_source: bool = True) -> Tensor:

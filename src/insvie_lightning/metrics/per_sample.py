@@ -104,6 +104,8 @@ class PerSample(Metric):
             values = self.score(sample)
             if self.with_source and self.source_names:
                 values += self._of_source(sample)
+        # torchmetrics counts and forgets its result in `update` only, and `compute` warns where nothing was counted.
+        self._update_count, self._computed = self._update_count + 1, None
         self.rows[sample.key] = values
         self.ids.append(torch.tensor([_number(sample.key)], dtype=torch.float64, device=self.device))
         self.values.append(torch.tensor(values, dtype=torch.float64, device=self.device))
@@ -145,12 +147,12 @@ class PerSample(Metric):
 
 
 def samples_of(batch: EditBatch, edits: EditedVideos) -> Iterator[EditedSample]:
-    """Yield the edits of a batch one by one.
+    """Yield the edits of a batch one by one; those that are missing are left out.
 
     Raises:
         InputError: The batch has no source clips, or source and edited clips differ in shape.
     """
-    edited = edits.edited if edits.edited.dtype == torch.uint8 else to_uint8(edits.edited)
+    edited = to_uint8(edits.edited)
     source = batch.source if edits.source is None else edits.source
     if source is None:
         raise InputError(f"sample {batch.keys[0]!r} comes from cached latents; scores need shards of videos")
@@ -159,12 +161,15 @@ def samples_of(batch: EditBatch, edits: EditedVideos) -> Iterator[EditedSample]:
             f"sample {batch.keys[0]!r}: the source is {tuple(source.shape[1:])}, the edit {tuple(edited.shape[1:])} "
             "(F 3 H W); scores compare clips of one shape"
         )
+    target = batch.edited if edits.target is None else edits.target
     for i, key in enumerate(batch.keys):
+        if key in edits.missing:
+            continue
         yield EditedSample(
             key=key,
             source=source[i].to(edited.device),
             edited=edited[i],
-            target=None if batch.edited is None else batch.edited[i].to(edited.device),
+            target=None if target is None else target[i].to(edited.device),
             instruction=batch.instructions[i],
             source_caption=batch.source_captions[i] if batch.source_captions else "",
             edited_caption=batch.edited_captions[i] if batch.edited_captions else "",

@@ -13,8 +13,10 @@ def to_device_pixels(pixels: Tensor) -> Tensor:
 
 
 def to_uint8(pixels: Tensor) -> Tensor:
-    """Float pixels in [-1, 1] (clamped) -> uint8."""
-    return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    """Float pixels in [-1, 1] (clamped) -> uint8, which stays as it is."""
+    return (
+        pixels if pixels.dtype == torch.uint8 else ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    )
 
 
 def encode_pixels(vae: Any, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -110,6 +110,7 @@ def _page(folder: Path, run_folders: Sequence[Path], dataset_folders: Sequence[P
         date=datetime.now(UTC),
         cards=[*run_cards(runs, results), *chain.from_iterable(data_cards)],
         results=results,
+        sheets=[(run.name, run.sheet) for run in runs if run.sheet],
         galleries=looks,
         charts=[chart for chart in charts if chart.title not in THROUGHPUT],
         speed=[chart for chart in charts if chart.title in THROUGHPUT],

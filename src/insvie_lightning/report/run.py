@@ -11,9 +11,11 @@ from typing import Any
 from insvie_lightning.errors import InputError
 from insvie_lightning.report.curves import Metrics, read_metrics
 from insvie_lightning.report.media import Budget, Gallery, Sample, preview
+from insvie_lightning.report.score_sheet import SHEET, ScoreSheet, read_sheet
 from insvie_lightning.report.values import is_share, number, show, title
 
 BASELINES = {
+    "source_": "unedited source",
     "copy_": "copy of the source",
     "untrained_": "untrained",
     "wrong_text_": "wrong text",
@@ -58,6 +60,7 @@ class Run:
         summary: Content of `summary.json`.
         config: Text of `config.yaml`.
         steps: Folders of samples, the latest first.
+        sheet: The tables that a test's `ScoreTable` wrote.
     """
 
     name: str
@@ -65,11 +68,14 @@ class Run:
     summary: Mapping[str, float | str]
     config: str
     steps: tuple[Path, ...]
+    sheet: ScoreSheet | None = None
 
 
 def is_run(folder: Path) -> bool:
     """Tell whether a folder holds anything that a run leaves and a page can show."""
-    return any((folder / name).is_file() for name in ("metrics.csv", "summary.json")) or bool(_sample_steps(folder))
+    return any((folder / name).is_file() for name in ("metrics.csv", "summary.json", SHEET)) or bool(
+        _sample_steps(folder)
+    )
 
 
 def read_run(folder: Path) -> Run:
@@ -86,6 +92,7 @@ def read_run(folder: Path) -> Run:
         summary={name: value for name, value in summary.items() if isinstance(value, int | float | str)},
         config=config.read_text(encoding="utf-8", errors="replace") if config.is_file() else "",
         steps=_sample_steps(folder),
+        sheet=read_sheet(folder),
     )
 
 
@@ -114,7 +121,7 @@ def galleries(run: Run, budget: Budget) -> list[Gallery]:
 
 
 def _gallery(run: str, folder: Path, limit: int, budget: Budget) -> Gallery:
-    files = {path.name: path for path in sorted(folder.glob("*.mp4"))}
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*.mp4"))}
     listed = _read_json(folder / "samples.json", list) or [{"key": key} for key in _keys(files)]
     step = int(folder.name.removeprefix("step-"))
     samples = budget.take(_sample(entry, files, folder / "samples.json") for entry in listed[:limit])
