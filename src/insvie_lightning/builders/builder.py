@@ -9,7 +9,6 @@ import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -177,8 +176,7 @@ class Builder(LightningModule, ABC, Generic[Sample]):
         assert self._store is not None
         self._store.close()
         if not self.rehearsal and self.trainer.is_global_zero and not self.ledger.unfinished():
-            with suppress(OSError):
-                (self.output / ".claims").rmdir()
+            self.ledger.tidy()
             write_funnel(self.output, shown=True)
 
     def _make_all(self, inputs: Sequence[Input]) -> dict[str, Sequence[Built | str]]:

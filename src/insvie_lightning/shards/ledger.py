@@ -71,7 +71,7 @@ class Ledger:
 
     def __init__(self, folder: Path, units: int, stale_seconds: float = 300.0) -> None:
         self.folder, self.units, self.stale_seconds = folder, units, stale_seconds
-        self.owner = Owner.here()
+        self._owner = Owner.here()
         self._claims = folder / CLAIMS
         self._held: dict[int, Path] = {}
         self._seen: dict[Path, tuple[int, float]] = {}
@@ -79,6 +79,13 @@ class Ledger:
         self._closed = threading.Event()
         self._beat: threading.Thread | None = None
         self._claims.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def owner(self) -> Owner:
+        """This process, in a forked one, too."""
+        if self._owner.pid != os.getpid():
+            self._owner = Owner.here()
+        return self._owner
 
     @property
     def writer(self) -> str:
@@ -146,7 +153,10 @@ class Ledger:
         self._closed.set()
         for unit in list(self._held):
             self.release(unit)
-        with suppress(OSError):
+
+    def tidy(self) -> None:
+        """Remove what only workers need, once every unit is finished."""
+        with suppress(OSError):  # somebody looks whether there is work left
             self._claims.rmdir()
 
     def _part(self, unit: int) -> Path:
