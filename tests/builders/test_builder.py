@@ -356,6 +356,7 @@ def test_a_full_disk_is_one_sentence_and_nothing_is_lost(
 def kill_and_rerun(folder: Path, moments: int, seed: int) -> int:
     """Kill the job so often, at random moments, then run it to its end; return how often it was still at work."""
     rng, struck = random.Random(seed), 0
+    kept: dict[str, tuple[int, int]] = {}
     for _ in range(moments):
         process = fork(lambda: predict(Invert(folder, seconds=0.03), Noise(48)))
         process.join(rng.uniform(0, 0.3))
@@ -363,8 +364,12 @@ def kill_and_rerun(folder: Path, moments: int, seed: int) -> int:
         process.kill()
         process.join()
         assert process.exitcode in (0, -signal.SIGKILL)
-        assert len(list((folder / CLAIMS).glob("*"))) <= 2
+        assert len({claim.stem for claim in (folder / CLAIMS).glob("*")}) <= 1
+        finished = {part.stem: part.stat() for part in folder.glob("*.parquet")}
+        kept |= {stem: (stat.st_ino, stat.st_mtime_ns) for stem, stat in finished.items() if stem not in kept}
     predict(Invert(folder), Noise(48))
+    now = {stem: (folder / f"{stem}.parquet").stat() for stem in kept}
+    assert {stem: (stat.st_ino, stat.st_mtime_ns) for stem, stat in now.items()} == kept  # finished ones stay
     return struck
 
 
