@@ -1,5 +1,6 @@
 """First-party callbacks and the run's logger; importing this package registers them."""
 
+from insvie_callbacks.build_progress import BuildProgress, Preflight
 from insvie_callbacks.edit_samples import EditSamples
 from insvie_callbacks.lora_ema import LoraEMA
 from insvie_callbacks.run_log import RunLog
@@ -9,4 +10,15 @@ from insvie_callbacks.throughput import Throughput
 from insvie_callbacks.toy_scores import ToyScores
 from insvie_callbacks.write_edits import WriteEdits
 
-__all__ = ["EditSamples", "LoraEMA", "RunLog", "SaveEditor", "Summary", "Throughput", "ToyScores", "WriteEdits"]
+__all__ = [
+    "BuildProgress",
+    "EditSamples",
+    "LoraEMA",
+    "Preflight",
+    "RunLog",
+    "SaveEditor",
+    "Summary",
+    "Throughput",
+    "ToyScores",
+    "WriteEdits",
+]

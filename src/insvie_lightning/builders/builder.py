@@ -119,6 +119,16 @@ class Builder(LightningModule, ABC, Generic[Sample]):
             raise InputError(f"{self.step} takes drafts: feed it from RawVideos, Images, ImagePairs or Drafts")
         return self._ledger
 
+    def input_count(self) -> int:
+        """Number of inputs of the whole job."""
+        return 0 if self._inputs is None else len(self._inputs.keys)
+
+    def finished_inputs(self) -> int:
+        """How many of them lie in finished units, whoever made them."""
+        finished = self.ledger.finished()
+        short = self.ledger.units * self.shard_size - self.input_count() if self.ledger.units - 1 in finished else 0
+        return len(finished) * self.shard_size - short
+
     def feed(self, inputs: Inputs, batch_size: int, num_workers: int = 0) -> UnitLoader:
         """Open the ledger over some inputs, and return the loader to predict with.
 
