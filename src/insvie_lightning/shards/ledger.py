@@ -163,7 +163,8 @@ class Ledger:
         return self.folder / f"shard-{unit:06d}.parquet"
 
     def _generations(self, unit: int) -> list[Path]:
-        return sorted(self._claims.glob(f"{unit:06d}.*"), key=_number)
+        names = [name for name in os.listdir(self._claims) if name.startswith(f"{unit:06d}.")]
+        return sorted((self._claims / name for name in names), key=_number)
 
     def _stale(self, claim: Path) -> bool:
         try:
