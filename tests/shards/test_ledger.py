@@ -42,8 +42,16 @@ def test_a_unit_is_claimed_held_finished_and_let_go(tmp_path: Path) -> None:
     assert ledger.claim(0)
     ledger.close()
     assert claims(tmp_path) == []
+
+
+def test_what_the_dead_left_is_tidied_up(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path, 1)
+    leave(tmp_path, replace(Owner.here(), pid=2**22 + 1))
+    finish(tmp_path, 0)
+    for name in (".shard-000000.tar.vm-1.tmp", ".job.json.7.tmp", "funnel.json"):
+        (tmp_path / name).touch()
     ledger.tidy()
-    assert not (tmp_path / CLAIMS).exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["funnel.json", "shard-000000.parquet"]
 
 
 def test_of_many_who_claim_at_once_each_unit_goes_to_one(tmp_path: Path) -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -155,9 +157,10 @@ class Ledger:
             self.release(unit)
 
     def tidy(self) -> None:
-        """Remove what only workers need, once every unit is finished."""
-        with suppress(OSError):  # somebody looks whether there is work left
-            self._claims.rmdir()
+        """Remove what only workers need, once every unit is finished; the dead may have left some of it."""
+        shutil.rmtree(self._claims, ignore_errors=True)
+        for leftover in chain(self.folder.glob(".shard-*.tmp"), self.folder.glob(".*.json.*.tmp")):
+            leftover.unlink(missing_ok=True)
 
     def _part(self, unit: int) -> Path:
         return self.folder / f"shard-{unit:06d}.parquet"
