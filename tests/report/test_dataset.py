@@ -1,8 +1,10 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from insvie_lightning.errors import InputError
 from insvie_lightning.report.dataset import read_dataset
 from insvie_lightning.report.media import Budget
 
@@ -37,3 +39,22 @@ def test_cut_tar_is_told_in_place_of_its_clips(tmp_path: Path, make_dataset: Cal
     tar.write_bytes(tar.read_bytes()[:5000])
     sample = read_dataset(folder, Budget()).gallery.samples[-1]
     assert "cut" in sample.clips["source"]
+
+
+def test_the_funnel_over_the_steps_is_drawn(tmp_path: Path, make_dataset: Callable[..., Path]) -> None:
+    folder = make_dataset(tmp_path / "data")
+    assert read_dataset(folder, Budget()).steps == ()
+    steps = [
+        {"step": "BuildX", "inputs": 8, "accepted": 10, "rejected": {"judge N is below N": 2}},
+        {"step": "Filter", "inputs": 10, "accepted": 4, "rejected": {"too still": 5, "cut": 1}},
+    ]
+    (folder / "funnel.json").write_text(json.dumps({"steps": steps}))
+    bars = read_dataset(folder, Budget()).steps
+    assert [(bar.label, bar.count, bar.percent, bar.note) for bar in bars] == [
+        ("into BuildX", 8, 80.0, ""),
+        ("out of BuildX", 10, 100.0, "2 x judge N is below N"),
+        ("out of Filter", 4, 40.0, "5 x too still; 1 x cut"),
+    ]
+    (folder / "funnel.json").write_text("{")
+    with pytest.raises(InputError, match="no readable funnel"):
+        read_dataset(folder, Budget())
