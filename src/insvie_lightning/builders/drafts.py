@@ -1,25 +1,12 @@
-"""What the steps read off a draft, and the numbers they draw for it."""
+"""What the steps read off a draft, and the seeds of what they draw for it."""
 
-from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 
 import numpy as np
 
-from insvie_lightning.batch import Clip, Draft, Rejected
-from insvie_lightning.builders.builder import Built
+from insvie_lightning.batch import Clip, Draft
 from insvie_lightning.errors import InputError
 from insvie_lightning.video import fit_clip
-
-
-def build_each(drafts: Sequence[Draft], build: Callable[[Draft], Iterator[Built]]) -> list[Built]:
-    """Build drafts one by one; one that is bad input is rejected, with the sentence that says so."""
-    built: list[Built] = []
-    for draft in drafts:
-        try:
-            built += build(draft)
-        except InputError as error:
-            built.append(Rejected(draft, str(error)))
-    return built
 
 
 def edited_picture(draft: Draft) -> np.ndarray:

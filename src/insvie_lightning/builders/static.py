@@ -1,15 +1,15 @@
 """The static route: an image and its edit become two clips under one camera move."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from insvie_lightning.batch import Draft
+from insvie_lightning.batch import Draft, Triplet
 from insvie_lightning.builders.builder import Builder, Built
-from insvie_lightning.builders.drafts import build_each, edited_picture, seed_of, still_picture
+from insvie_lightning.builders.drafts import edited_picture, seed_of, still_picture
 from insvie_lightning.camera import MOVES, Move, camera_path, film
 from insvie_lightning.errors import InputError, nearest
 
@@ -26,7 +26,7 @@ class BuildStatic(Builder):
         fps: Of each clip, frames per second; the paper does not say, 7 is that of its real route.
         size: Height and width of the clips in px; of the images, the largest centred part of that aspect is filmed.
         crop: Side of the smallest crop as a share of the image, above 0 and below 1.
-        move: A camera move; `draw` draws one of the six by the key, `all` makes six triplets `KEY-zoom-in` ... of each.
+        move: A camera move; `draw` draws one of the six by the key, `all` makes six triplets `KEY-zoom_in` ... of each.
         seed: Of the draw.
         shard_size: As of `Builder`.
 
@@ -53,18 +53,20 @@ class BuildStatic(Builder):
         self.frames, self.fps, self.size, self.crop, self.move, self.seed = frames, fps, size, crop, move, seed
 
     def make(self, drafts: Sequence[Draft]) -> list[Built]:
-        """A triplet of origin `static` for each edited image, or six; a video or an image without edit is rejected."""
-        return build_each(drafts, self._build)
+        """A triplet of origin `static` for each edited image, or six.
 
-    def _build(self, draft: Draft) -> Iterator[Built]:
-        source, edited = still_picture(draft), edited_picture(draft)
-        for move in self._moves(draft.key):
-            path = camera_path(move, self.frames, self.crop)
-            made = {"builder": "BuildStatic", "version": 1, "move": move, "crop": self.crop, "seed": self.seed}
-            made |= {"frames": self.frames, "fps": self.fps, "size": list(self.size), "interpolation": "bilinear"}
-            key = f"{draft.key}-{move.replace(' ', '-')}" if self.move == "all" else draft.key
-            moved = replace(draft, key=key, origin="static", lineage={**draft.lineage, "static": made})
-            yield moved.triplet(film(source, path, self.size, self.fps), film(edited, path, self.size, self.fps))
+        Raises:
+            InputError: A source is a video, or has no edit.
+        """
+        pictures = [(draft, still_picture(draft), edited_picture(draft)) for draft in drafts]
+        return [self._film(*images, move) for images in pictures for move in self._moves(images[0].key)]
+
+    def _film(self, draft: Draft, source: np.ndarray, edited: np.ndarray, move: Move) -> Triplet:
+        path = camera_path(move, self.frames, self.crop)
+        key = f"{draft.key}-{move.replace(' ', '_')}" if self.move == "all" else draft.key
+        lineage = {**draft.lineage, type(self).__name__: {"move": move, "interpolation": "bilinear"}}
+        moved = replace(draft, key=key, origin="static", lineage=lineage)
+        return moved.triplet(film(source, path, self.size, self.fps), film(edited, path, self.size, self.fps))
 
     def _moves(self, key: str) -> tuple[Move, ...]:
         if self.move == "all":
