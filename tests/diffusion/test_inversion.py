@@ -106,7 +106,7 @@ def test_released_is_linear_above_sigma_one() -> None:
 @pytest.mark.parametrize("denoise", [gaussian, mixture])
 def test_refinements_give_the_clean_latents_back(denoise: Denoise) -> None:
     errors = [relative_error(denoise, 50, "linear", refinements=r) for r in (0, 2, 4)]
-    assert errors[1] < 0.3 * errors[0] and errors[2] < errors[1] and errors[2] < 0.003
+    assert errors[1] < 0.3 * errors[0] and errors[2] < errors[1] and errors[2] < 0.005
 
 
 def test_steps_are_those_of_diffusers_and_invert_solves_one() -> None:

@@ -46,7 +46,8 @@ def invert(
         start: Number of the step of the sampler that the result is the start of.
         extrapolation: How x_i is guessed.
         refinements: How often the solution becomes the guess again, a fixed-point iteration; each time costs as many
-            evaluations as the inversion itself. From 25 steps on it shrinks the error; at few steps it can diverge.
+            evaluations as the inversion itself. Two or four shrink the error from 25 steps on; one alone can raise it,
+            and at ten steps or fewer the iteration can diverge.
         noise: Standard normal of the shape of `clean`, for `released`.
 
     Raises:
