@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -89,7 +90,11 @@ def test_half_precision_files_are_taken_where_there_are_some(stable_video_folder
     assert torch.equal(theirs, model.pipeline.unet.conv_in.weight.float())
 
 
-def test_what_is_no_model_is_one_sentence(stable_video_folder: Path, tmp_path: Path) -> None:
+def test_what_is_no_model_is_one_sentence(
+    stable_video_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match=r"'nowhere/svd' are neither a folder here nor to be had"):
         StableVideo.load("nowhere/svd", "float32")
     broken = tmp_path / "broken"

@@ -134,7 +134,8 @@ class StableVideo:
         side = encoder.config.image_size
         small = F.interpolate(pixels, (side, side), mode="bicubic", antialias=True).clamp(-1, 1) / 2 + 0.5
         mean, std = (
-            torch.tensor(v, device=self.device)[:, None, None] for v in (processor.image_mean, processor.image_std)
+            torch.tensor(value, device=self.device)[:, None, None]
+            for value in (processor.image_mean, processor.image_std)
         )
         embedding = encoder(((small - mean) / std).to(encoder.dtype)).image_embeds[:, None]
         latents = self._encode(pixels + noise_aug_strength * noise.to(self.device))
@@ -183,12 +184,11 @@ class StableVideo:
     def _encode(self, pixels: Tensor) -> Tensor:
         """Latents of pixels B 3 H W in [-1, 1], float32, not scaled."""
         vae = self.pipeline.vae
-        dtype = vae.dtype
-        upcast = dtype == torch.float16 and vae.config.force_upcast  # its encoder overflows in float16
-        vae.to(torch.float32 if upcast else dtype)
-        latents = vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float()
-        vae.to(dtype)
-        return latents
+        if vae.dtype == torch.float16 and vae.config.force_upcast:  # its encoder overflows in float16
+            latents = vae.to(torch.float32).encode(pixels.float()).latent_dist.mode()
+            vae.to(torch.float16)
+            return latents
+        return vae.encode(pixels.to(vae.dtype)).latent_dist.mode().float()
 
 
 def check_sampling(
