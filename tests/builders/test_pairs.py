@@ -51,7 +51,7 @@ def draft(key: str, source: tuple[int, int, int], edited: tuple[int, int, int], 
 @pytest.fixture(scope="module")
 def builder(stable_video_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildPairs:
     built = BuildPairs(
-        tmp_path_factory.mktemp("pairs"), str(stable_video_folder), "", None, ANIMATION, QUICK,
+        tmp_path_factory.mktemp("pairs"), str(stable_video_folder), "", PairSelection(), ANIMATION, QUICK,
         frames=3, size=(32, 48), dtype="float32",
     )  # fmt: skip
     built.configure_model()

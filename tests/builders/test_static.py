@@ -1,16 +1,21 @@
 """The static route: what becomes of an edited image, and of drafts that are none."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from insvie_lightning.batch import Clip, Draft, Triplet
 from insvie_lightning.builders.static import BuildStatic
 from insvie_lightning.camera import MOVES, camera_path, film
+from insvie_lightning.cli import main
 from insvie_lightning.errors import InputError
+from insvie_lightning.shards.manifest import open_manifest
+from insvie_lightning.shards.verify import verify
 
 
 def draft(key: str = "a", seed: int = 0, size: tuple[int, int] = (48, 72)) -> Draft:
@@ -94,6 +99,25 @@ def test_what_is_no_edited_image_is_one_sentence(tmp_path: Path) -> None:
         builder.make([draft("good"), video])
     with pytest.raises(InputError, match=r"^bare: has no edited first frame; run the step that edits first frames"):
         builder.make([replace(draft("bare"), edited_frame=None)])
+
+
+def test_the_recipe_makes_whole_shards_of_a_published_pair_set(tmp_path: Path) -> None:
+    folder = tmp_path / "pairs/0000000"
+    folder.mkdir(parents=True)
+    (tmp_path / "pairs/seeds.json").write_text('[["0000000", ["7"]]]')
+    (folder / "prompt.json").write_text('{"caption": "a road", "edit": "make it snow", "output": "a road in snow"}')
+    for side, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (2, 30, 40, 3), np.uint8)):
+        Image.fromarray(pixels).save(folder / f"7_{side}.jpg")
+    quiet = ["--trainer.enable_progress_bar=false", f"--trainer.default_root_dir={tmp_path / 'run'}"]
+    data = ["--data=ImagePairs", f"--data.pairs={tmp_path / 'pairs'}", "--data.size=null", "--data.num_workers=0"]
+    model = [f"--model.output={tmp_path / 'shards'}", "--model.size=[32, 48]", "--model.frames=3", "--model.move=all"]
+    assert main(["predict", "-c", "build_static", *quiet, *data, *model]) == 0
+    assert (verify(tmp_path / "shards").samples, verify(tmp_path / "shards").problems) == (6, ())
+    rows = open_manifest(tmp_path / "shards").query().to_pylist()
+    assert {row["key"].rpartition("-")[2] for row in rows} == {move.replace(" ", "_") for move in MOVES}
+    assert all(row["origin"] == "static" and row["instruction"] == "make it snow" for row in rows)
+    made = json.loads(rows[0]["lineage"])["BuildStatic"]
+    assert made["settings"]["crop"] == 0.9 and made["move"] in MOVES
 
 
 def test_illegal_settings_are_one_sentence(tmp_path: Path) -> None:

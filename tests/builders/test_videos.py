@@ -1,18 +1,26 @@
 """Clips whose first frame was edited: what is taken of the source, what comes out, and what cannot be edited."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from lightning import Trainer
 from PIL import Image
 
+from insvie_data_modules.raw_videos import RawVideos
 from insvie_lightning.batch import Clip, Draft, Triplet
+from insvie_lightning.builders.builder import Builder, Built
 from insvie_lightning.builders.propagation import Propagation, Propagator
 from insvie_lightning.builders.videos import BuildVideos, thin_out
+from insvie_lightning.cli import main
 from insvie_lightning.errors import InputError
 from insvie_lightning.nets.stable_video import StableVideo
-from insvie_lightning.video import fit_clip
+from insvie_lightning.shards.read import iterate_samples
+from insvie_lightning.shards.verify import verify
+from insvie_lightning.video import fit_clip, write_clip
 
 QUICK = Propagation(num_inference_steps=2, strength=1.0)
 
@@ -99,6 +107,41 @@ def test_what_cannot_be_edited_is_one_sentence(builder: BuildVideos, tmp_path: P
     odd = BuildVideos(tmp_path, builder.base, size=(30, 50), dtype="float32")
     with pytest.raises(InputError, match="size is 30 x 50; legal are multiples of 8, such as 32 x 48"):
         odd.configure_model()
+
+
+class _Negative(Builder[Draft]):
+    """Stands for the step that edits first frames."""
+
+    def make(self, drafts: Sequence[Draft]) -> list[Built]:
+        return [replace(draft, edited_frame=255 - draft.source.frames[0], instruction="invert it") for draft in drafts]
+
+
+def test_the_recipe_goes_on_from_edited_first_frames(stable_video_folder: Path, tmp_path: Path) -> None:
+    write_clip(tmp_path / "videos/hill.mp4", clip(3, 32, 48, 7.0))
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    raw = RawVideos(tmp_path / "videos", frames=3, size=(32, 48))
+    Trainer(**quiet, default_root_dir=tmp_path).predict(_Negative(tmp_path / "drafts"), raw)  # type: ignore[arg-type]
+    options = [f"--data.shards={tmp_path / 'drafts'}", f"--model.output={tmp_path / 'clips'}", "--data.num_workers=0"]
+    options += [
+        f"--model.base={stable_video_folder}",
+        "--model.frames=3",
+        "--model.size=[32, 48]",
+        "--trainer.devices=1",
+    ]
+    options += ["--model.propagation.num_inference_steps=2", "--trainer.accelerator=cpu", "--model.dtype=float32"]
+    run = ["--trainer.enable_progress_bar=false", f"--trainer.default_root_dir={tmp_path / 'run'}"]
+    assert main(["predict", "-c", "build_videos", *options, *run]) == 0
+    assert (verify(tmp_path / "clips").samples, verify(tmp_path / "clips").problems) == (1, ())
+    [(record, members)] = iterate_samples(tmp_path / "clips")
+    [(_, before)] = iterate_samples(tmp_path / "drafts")
+    assert members["source.mp4"] == before["source.mp4"]  # passed on as it was, not encoded again
+    lineage = json.loads(record["lineage"]) if isinstance(record["lineage"], str) else record["lineage"]
+    assert list(lineage) == ["RawVideos", "_Negative", "BuildVideos"]
+    made = lineage["BuildVideos"]
+    assert made["stride"] == 1 and made["settings"]["propagation"]["strength"] == 0.55
+    base, short = str(stable_video_folder), Propagation(num_inference_steps=2)
+    same = BuildVideos(tmp_path, base, short, frames=3, size=(32, 48), dtype="float32", low_memory=True)
+    assert made["settings"] == same.settings  # the same from Python, and memory makes no difference
 
 
 def test_the_network_is_no_part_of_the_module(builder: BuildVideos) -> None:

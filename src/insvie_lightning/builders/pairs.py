@@ -152,7 +152,7 @@ def animate(
     return model.decode(regenerate(network, noise * start, sigmas), chunk).numpy()
 
 
-class BuildPairs(Builder):
+class BuildPairs(Builder[Draft]):
     """Makes triplets of image pairs, by Stable Video Diffusion (paper, section 3.2).
 
     A pair that is selected by CLIP gets a source clip out of its source image, and the edited image is carried through
@@ -172,32 +172,36 @@ class BuildPairs(Builder):
         dtype: As of `BuildVideos`.
         low_memory: As of `BuildVideos`.
         shard_size: As of `Builder`.
+        max_bad_rate: As of `Builder`.
 
     Raises:
         InputError: One of them is not legal.
     """
+
+    elsewhere = Builder.elsewhere | {"low_memory"}
 
     def __init__(
         self,
         output: Path,
         base: str = SVD,
         clip: str = "openai/clip-vit-large-patch14",
-        selection: PairSelection | None = None,
-        animation: Animation | None = None,
-        propagation: Propagation | None = None,
+        selection: PairSelection = PairSelection(),
+        animation: Animation = Animation(),
+        propagation: Propagation = Propagation(),  # noqa: B008 (frozen)
         frames: int = 25,
         size: tuple[int, int] = (576, 1024),
         seed: int = 0,
         dtype: Precision = "bfloat16",
         low_memory: bool = False,
         shard_size: int = 64,
+        max_bad_rate: float = 0.5,
     ) -> None:
-        super().__init__(output, shard_size)
+        super().__init__(output, shard_size, max_bad_rate)
         if frames < 2:
             raise InputError(f"frames is {frames}; legal are 2 or more")
         self.base, self.clip, self.frames, self.size, self.seed = base, clip, frames, size, seed
-        self.selection, self.animation = selection or PairSelection(), animation or Animation()
-        self.propagation, self.base_dtype, self.low_memory = propagation or Propagation(), dtype, low_memory
+        self.selection, self.animation = selection, animation
+        self.propagation, self.base_dtype, self.low_memory = propagation, dtype, low_memory
         self.encoder: PairEncoder | None = None
         self._propagator: Propagator | None = None
 

@@ -14,7 +14,7 @@ from insvie_lightning.camera import MOVES, Move, camera_path, film
 from insvie_lightning.errors import InputError, nearest
 
 
-class BuildStatic(Builder):
+class BuildStatic(Builder[Draft]):
     """Makes triplets of edited images: source and edited image are filmed by the same moving camera.
 
     The paper's sections 3.3 and 7.3; sizes and frames are those of its training data (section 5.1, supplement 8). An
@@ -29,6 +29,7 @@ class BuildStatic(Builder):
         move: A camera move; `draw` draws one of the six by the key, `all` makes six triplets `KEY-zoom_in` ... of each.
         seed: Of the draw.
         shard_size: As of `Builder`.
+        max_bad_rate: As of `Builder`.
 
     Raises:
         InputError: One of them is not legal.
@@ -44,8 +45,9 @@ class BuildStatic(Builder):
         move: Move | Literal["draw", "all"] = "draw",
         seed: int = 0,
         shard_size: int = 256,
+        max_bad_rate: float = 0.5,
     ) -> None:
-        super().__init__(output, shard_size)
+        super().__init__(output, shard_size, max_bad_rate)
         legal = (*MOVES, "draw", "all")
         if move not in legal:
             raise InputError(f"move is {move!r}; legal are {', '.join(legal)}{nearest(move, legal)}")

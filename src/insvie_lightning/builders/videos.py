@@ -15,7 +15,7 @@ from insvie_lightning.nets.stable_video import SVD, Precision, StableVideo
 from insvie_lightning.video import fit_clip
 
 
-class BuildVideos(Builder):
+class BuildVideos(Builder[Draft]):
     """Makes triplets of clips whose first frame was edited, by Stable Video Diffusion (paper, section 3.1).
 
     The source is inverted into noise once for all edits of it that follow one another, and regenerated with the edited
@@ -32,27 +32,31 @@ class BuildVideos(Builder):
         dtype: Of the weights; the latents themselves stay float32.
         low_memory: Keep only the network at work on the GPU.
         shard_size: As of `Builder`.
+        max_bad_rate: As of `Builder`.
 
     Raises:
         InputError: One of them is not legal.
     """
 
+    elsewhere = Builder.elsewhere | {"low_memory"}
+
     def __init__(
         self,
         output: Path,
         base: str = SVD,
-        propagation: Propagation | None = None,
+        propagation: Propagation = Propagation(),  # noqa: B008 (frozen)
         frames: int = 25,
         size: tuple[int, int] = (576, 1024),
         seed: int = 0,
         dtype: Precision = "bfloat16",
         low_memory: bool = False,
         shard_size: int = 64,
+        max_bad_rate: float = 0.5,
     ) -> None:
-        super().__init__(output, shard_size)
+        super().__init__(output, shard_size, max_bad_rate)
         if frames < 2:
             raise InputError(f"frames is {frames}; legal are 2 or more")
-        self.propagation = propagation or Propagation()
+        self.propagation = propagation
         self.base, self.frames, self.size, self.seed = base, frames, size, seed
         self.base_dtype, self.low_memory = dtype, low_memory
         self._propagator: Propagator | None = None
