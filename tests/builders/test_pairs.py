@@ -1,5 +1,6 @@
 """Image pairs: which are selected, and what becomes of those that are."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +23,11 @@ from insvie_lightning.builders.pairs import (
     why_not,
 )
 from insvie_lightning.builders.propagation import Propagation, Propagator
+from insvie_lightning.cli import main
 from insvie_lightning.errors import InputError
 from insvie_lightning.nets.stable_video import StableVideo
+from insvie_lightning.shards.manifest import open_manifest
+from insvie_lightning.shards.verify import verify
 from insvie_lightning.video import fit_clip
 
 QUICK = Propagation(num_inference_steps=2, strength=1.0)
@@ -139,15 +143,45 @@ def test_animation_is_that_of_diffusers_pipeline(stable_video_folder: Path, monk
         return draws[-1]
 
     monkeypatch.setattr(torch, "randn", recorded)
-    found = animate(model, np.array(image).transpose(2, 0, 1), 3, ANIMATION, 5, 8)
+    found = animate(model, np.array(image).transpose(2, 0, 1), 2, ANIMATION, 5, 8)
     monkeypatch.setattr(torch, "randn", randn)
     name = "diffusers.pipelines.stable_video_diffusion.pipeline_stable_video_diffusion.randn_tensor"
     monkeypatch.setattr(name, lambda *_, **__: draws[0][None])
     theirs = model.pipeline(
-        image, height=224, width=224, num_frames=3, num_inference_steps=2, fps=7, latents=draws[1].clone(),
+        image, height=224, width=224, num_frames=2, num_inference_steps=2, fps=7, latents=draws[1].clone(),
         output_type="pt", decode_chunk_size=8,
     ).frames[0]  # fmt: skip
     assert np.abs(theirs.numpy() * 255 - found).max() <= 2
+
+
+def test_the_recipe_selects_by_a_clip_and_keeps_what_it_rejects(stable_video_folder: Path, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs"
+    for number, (before, after) in enumerate((((220, 40, 40), (50, 80, 225)), ((220, 40, 40), (220, 40, 40)))):
+        folder = pairs / f"{number:07d}"
+        folder.mkdir(parents=True)
+        texts = {"caption": "red circle on night", "edit": "make it blue", "output": "blue circle on night"}
+        (folder / "prompt.json").write_text(json.dumps(texts))
+        for side, colour in enumerate((before, after)):
+            pixels = np.full((64, 96, 3), 30, np.uint8)
+            pixels[20:44, 36:60] = colour
+            Image.fromarray(pixels).save(folder / f"5_{side}.jpg", quality=100)
+    (pairs / "seeds.json").write_text('[["0000000", ["5"]], ["0000001", ["5"]]]')
+    options = [
+        f"--data.pairs={pairs}",
+        "--data.num_workers=0",
+        f"--model.output={tmp_path / 'clips'}",
+        "--model.clip=toy",
+    ]
+    options += [f"--model.base={stable_video_folder}", "--model.frames=3", "--model.size=[32, 48]"]
+    options += ["--model.propagation.num_inference_steps=2", "--model.animation.num_inference_steps=2"]
+    options += ["--model.selection.min_image_similarity=-1", "--model.selection.min_caption_similarity=-1"]
+    options += ["--model.dtype=float32", "--trainer.accelerator=cpu", "--trainer.devices=1"]
+    run = ["--trainer.enable_progress_bar=false", f"--trainer.default_root_dir={tmp_path / 'run'}"]
+    assert main(["predict", "-c", "build_pairs", *options, *run]) == 0
+    assert (verify(tmp_path / "clips").samples, verify(tmp_path / "clips").problems) == (1, ())
+    kept, rejected = sorted(open_manifest(tmp_path / "clips").table.to_pylist(), key=lambda row: row["key"])
+    assert kept["accepted"] and kept["origin"] == "pair" and kept["clip_direction"] >= 0.2
+    assert not rejected["accepted"] and rejected["reason"].startswith("the directional CLIP similarity is")
 
 
 def test_illegal_input_is_one_sentence(builder: BuildPairs) -> None:

@@ -47,6 +47,20 @@ def test_means_over_samples_beside_those_of_the_source():
     assert metric.scored == 3  # two edits, and their one source once
 
 
+def test_a_source_has_one_value_whichever_of_its_edits_comes_first():
+    class Keyed(Brightness):
+        def score(self, sample: EditedSample) -> tuple[float, ...]:
+            return (float(sum(sample.key.encode())), 1.0)
+
+    found = []
+    for keys in ("ab", "ba"):
+        metric = Keyed()
+        for key in keys:
+            metric.update(batch(key), EditedVideos(clips(20)))
+        found.append({key: row[2] for key, row in metric.rows.items()})
+    assert found[0] == found[1] and found[0]["a"] == found[0]["b"]
+
+
 def test_edits_in_floating_point_are_rounded_to_pixels():
     metric = Brightness(with_source=False)
     metric.update(batch("a"), EditedVideos(torch.full((1, 2, 3, 4, 4), 0.2)))

@@ -136,7 +136,8 @@ class PerSample(Metric):
         captions = f"{tuple(sample.source.shape)}\n{sample.source_caption}\n{sample.edited_caption}"
         name = content.hexdigest() + captions
         if name not in self._sources:
-            values = self.score(replace(sample, edited=sample.source))
+            # A metric that draws by the key must not give another value when another edit of the video comes first.
+            values = self.score(replace(sample, key=content.hexdigest(), edited=sample.source))
             if len(self._sources) >= _SOURCES_KEPT:
                 del self._sources[next(iter(self._sources))]
             self._sources[name] = tuple(values[self.names.index(kept)] for kept in self.source_names)

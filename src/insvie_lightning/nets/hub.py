@@ -34,6 +34,27 @@ def model_folder(name: str, files: Sequence[str], advice: str) -> Path:
         raise absent(name, advice) from error
 
 
+def model_file(name: str, file: str, advice: str) -> Path:
+    """The file that a model is in: a local one, or `file` in a model's folder.
+
+    Args:
+        name: A file, a folder, or a hub id such as `teowu/DOVER`.
+        file: What the file is called in a folder and on the hub.
+        advice: As for `model_folder`.
+
+    Raises:
+        InputError: When there is none.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    if Path(name).suffix == Path(file).suffix:
+        raise InputError(f"{name} does not exist; legal is a file such as {file}, its folder, or a hub id")
+    found = model_folder(name, [file], advice) / file
+    if not found.is_file():
+        raise InputError(f"{name} has no file {file}: {advice}")
+    return found
+
+
 def absent(name: str, advice: str) -> InputError:
     """The sentence that says that weights are not to be had."""
     offline = " (the hub is switched off by HF_HUB_OFFLINE)" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
