@@ -13,7 +13,7 @@ from PIL import Image
 from insvie_lightning.builders.propagation import Propagation, Propagator
 from insvie_lightning.diffusion.inversion import Extrapolation, invert, normalise, regenerate
 from insvie_lightning.errors import InputError
-from insvie_lightning.nets.stable_video import StableVideo
+from insvie_lightning.nets.stable_video import Precision, StableVideo
 
 SETTINGS: dict[str, Any] = {"num_inference_steps": 3, "strength": 1.0}
 
@@ -135,6 +135,15 @@ def test_normalizations_and_seeds_differ(model: StableVideo) -> None:
         )
     ]
     assert len(set(results)) == len(results)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16"])
+def test_half_precision_is_close(model: StableVideo, stable_video_folder: Path, dtype: Precision) -> None:
+    source, half = clip(), StableVideo.load(str(stable_video_folder), dtype)
+    exact, found = (
+        Propagator(each, Propagation(**SETTINGS)).edit(source, 255 - source[0]).astype(int) for each in (model, half)
+    )
+    assert np.abs(exact - found).mean() < 4 and half.pipeline.vae.dtype == half.pipeline.unet.dtype != torch.float32
 
 
 @pytest.mark.parametrize(

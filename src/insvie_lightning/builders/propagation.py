@@ -1,8 +1,6 @@
 """From an edited first frame to an edited clip: the source is inverted once, and regenerated for each edit of it."""
 
-from collections import OrderedDict
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Literal, get_args
 
 import numpy as np
@@ -12,6 +10,7 @@ from torch import Tensor
 from insvie_lightning.builders.drafts import seed_of
 from insvie_lightning.diffusion.inversion import Extrapolation, invert, match_first_frame, normalise, regenerate
 from insvie_lightning.errors import InputError, nearest
+from insvie_lightning.nets.recent import Recent, fingerprint
 from insvie_lightning.nets.stable_video import Condition, StableVideo, check_sampling
 
 Normalization = Literal["both", "released", "none"]
@@ -108,8 +107,8 @@ class Propagator:
     """
 
     def __init__(self, model: StableVideo, settings: Propagation, seed: int = 0, kept: int = 8) -> None:
-        self.model, self.settings, self.seed, self.kept = model, settings, seed, kept
-        self._inverted: OrderedDict[str, Inverted] = OrderedDict()
+        self.model, self.settings, self.seed = model, settings, seed
+        self._inverted: Recent[Inverted] = Recent(kept)
 
     def edit(self, source: np.ndarray, edited_first: np.ndarray) -> np.ndarray:
         """The edited clip, F 3 H W, uint8, of a source F 3 H W and its edited first frame 3 H W.
@@ -117,7 +116,9 @@ class Propagator:
         Heights and widths are multiples of the model's `factor`. The same input gives the same output on one device.
         """
         settings, model = self.settings, self.model
-        inverted = self._invert_once(source)
+        clip = torch.from_numpy(source)
+        content = fingerprint(clip)
+        inverted = self._inverted.get(content, lambda: self._invert(clip, seed_of(self.seed, content)))
         first = torch.from_numpy(edited_first)
         condition = self._condition(first, inverted.noise)
         if settings.normalization == "both":
@@ -129,15 +130,6 @@ class Propagator:
         if settings.normalization != "none":
             latents = match_first_frame(latents, model.encode(first[None], 1)[:, 0])
         return model.decode(latents, settings.chunk).numpy()
-
-    def _invert_once(self, source: np.ndarray) -> Inverted:
-        content = blake2b(np.ascontiguousarray(source).tobytes() + repr(source.shape).encode()).hexdigest()
-        if content not in self._inverted:
-            self._inverted[content] = self._invert(torch.from_numpy(source), seed_of(self.seed, content))
-        self._inverted.move_to_end(content)
-        while len(self._inverted) > self.kept:
-            self._inverted.popitem(last=False)
-        return self._inverted[content]
 
     def _invert(self, source: Tensor, seed: int) -> Inverted:
         settings, model = self.settings, self.model
