@@ -10,6 +10,7 @@ FLOORS = {
     0: {"errors"},
     1: {
         "batch",
+        "camera",
         "columns",
         "config",
         "decode",

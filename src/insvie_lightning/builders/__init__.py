@@ -1,6 +1,9 @@
 """LightningModules that are only predicted with: each is one step of building a data set."""
 
 from insvie_lightning.builders.latents import EncodeLatents
+from insvie_lightning.builders.pairs import BuildPairs
+from insvie_lightning.builders.static import BuildStatic
 from insvie_lightning.builders.toy import BuildToy
+from insvie_lightning.builders.videos import BuildVideos
 
-__all__ = ["BuildToy", "EncodeLatents"]
+__all__ = ["BuildPairs", "BuildStatic", "BuildToy", "BuildVideos", "EncodeLatents"]

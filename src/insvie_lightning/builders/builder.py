@@ -9,7 +9,7 @@ import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, is_dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 from time import perf_counter
@@ -276,11 +276,13 @@ class Builder(LightningModule, ABC, Generic[Sample]):
 
 
 def _plain(value: Any) -> Any:
-    """What JSON cannot say of a setting: a path as text, a set in order, an object as its class and plain fields."""
+    """What JSON cannot say of a setting: a path as text, a set in order, another object as class and plain fields."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, set | frozenset):
         return sorted(value, key=str)
+    if is_dataclass(value) and not isinstance(value, type):  # as the command line, which keeps what was typed, has it
+        return asdict(value)
     plain = (str, int, float, bool, type(None), os.PathLike)
     fields = {name: of for name, of in getattr(value, "__dict__", {}).items() if name[0] != "_"}
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
