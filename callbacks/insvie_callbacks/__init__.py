@@ -1,6 +1,7 @@
 """First-party callbacks and the run's logger; importing this package registers them."""
 
 from insvie_callbacks.edit_samples import EditSamples
+from insvie_callbacks.judge import Judge
 from insvie_callbacks.lora_ema import LoraEMA
 from insvie_callbacks.run_log import RunLog
 from insvie_callbacks.save_editor import SaveEditor
@@ -9,4 +10,14 @@ from insvie_callbacks.throughput import Throughput
 from insvie_callbacks.toy_scores import ToyScores
 from insvie_callbacks.write_edits import WriteEdits
 
-__all__ = ["EditSamples", "LoraEMA", "RunLog", "SaveEditor", "Summary", "Throughput", "ToyScores", "WriteEdits"]
+__all__ = [
+    "EditSamples",
+    "Judge",
+    "LoraEMA",
+    "RunLog",
+    "SaveEditor",
+    "Summary",
+    "Throughput",
+    "ToyScores",
+    "WriteEdits",
+]
