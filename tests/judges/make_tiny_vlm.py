@@ -11,6 +11,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
@@ -23,18 +24,20 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
+from insvie_lightning.judges import QUALITY, TEMPORAL, TEXT, Question
+
 FOLDER = Path(__file__).parent / "tiny_vlm"
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
 SPECIAL += ["<|video_pad|>"]
-TEXTS = ["Source frames:", "Edited frames:", 'nothing else, for example {"score": 3}']
-REMINDERS = ["I cannot say.", '{"score": ']
+COUNTS = [1, 2, 2, 2, 4]
+REPLIES = ["I would rather not.", "Hm.", '{"sc']
 TEMPLATE = """\
 {%- for message in messages -%}
 <|im_start|>{{ message.role[0] }}
-{%- if message.content is string -%}{{ message.content[-12:] }}
+{%- if message.content is string -%}{{ message.content[-6:] }}
 {%- else -%}
 {%- for part in message.content -%}
-{%- if part.type == 'text' -%}{{ part.text[-12:] }}
+{%- if part.type == 'text' -%}{{ part.text[-6:] }}
 {%- else -%}<|vision_start|><|image_pad|><|vision_end|>{%- endif -%}
 {%- endfor -%}
 {%- endif -%}<|im_end|>
@@ -108,18 +111,17 @@ def picture(answer: int, draw: random.Random) -> Image.Image:
 def conversation(draw: random.Random) -> tuple[list[dict[str, Any]], list[Image.Image], int]:
     """Messages as a judge sends them, their pictures and the right answer."""
     answer = draw.randint(1, 5)
-    before, after = draw.randint(1, 3), draw.randint(1, 3)
+    before, after = draw.choice(COUNTS), draw.choice(COUNTS)
     pictures = [picture(draw.randint(1, 5), draw) for _ in range(before + after - 1)] + [picture(answer, draw)]
-    content: list[dict[str, Any]] = [{"type": "text", "text": TEXTS[2]}, {"type": "text", "text": TEXTS[0]}]
-    content += [{"type": "image"}] * before + [{"type": "text", "text": TEXTS[1]}] + [{"type": "image"}] * after
-    messages = [
-        {"role": "system", "content": "You judge edits of videos."},
-        {"role": "user", "content": content},
-    ]
-    for _ in range(draw.choice([0, 0, 0, 1, 2])):
+    frames = np.stack([np.asarray(image).transpose(2, 0, 1) for image in pictures])
+    question = Question(draw.choice([TEMPORAL, TEXT, QUALITY]), "", frames[:before], frames[before:])
+    shown = question.content
+    parts = [{"type": "text", "text": part} if isinstance(part, str) else {"type": "image"} for part in shown]
+    messages = [{"role": "system", "content": question.prompt.system}, {"role": "user", "content": parts}]
+    if draw.random() < 0.2:
         messages += [
-            {"role": "assistant", "content": draw.choice(REMINDERS)},
-            {"role": "user", "content": TEXTS[2]},
+            {"role": "assistant", "content": draw.choice(REPLIES)},
+            {"role": "user", "content": question.form},
         ]
     return messages, pictures, answer
 
@@ -153,13 +155,13 @@ def right(model: Any, processor: Any, count: int = 100) -> float:
     return found / count
 
 
-def main(steps: int = 1600) -> None:
+def main(steps: int = 1500) -> None:
     torch.manual_seed(0)
     draw = random.Random(0)
     processor = make_processor()
     model = make_model(processor).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps, pct_start=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps, pct_start=0.1)
     for step in range(steps):
         inputs, labels = batch(processor, 8, draw)
         loss = model(**inputs, labels=labels).loss
@@ -168,7 +170,7 @@ def main(steps: int = 1600) -> None:
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        if step % 50 == 0:
+        if step % 100 == 0:
             print(step, round(loss.item(), 4), flush=True)
     model.eval()
     print("right answers:", right(model, processor))

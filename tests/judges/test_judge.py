@@ -92,6 +92,15 @@ def test_the_cache_keeps_the_raw_replies_beside_what_was_asked(tmp_path):
     assert (record["asked"]["prompt"], record["asked"]["version"]) == ("quality", QUALITY.version)
 
 
+def test_an_answer_of_another_version_is_asked_for_again(tmp_path):
+    model = Scripted('{"score": 4}', '{"score": 4}')
+    judge = VLMJudge(model, tmp_path)
+    judge.ask(ASKED)
+    (file,) = tmp_path.rglob("*.json")
+    file.write_text('{"asked": {}, "answer": {"score": 4}}')
+    assert judge.ask(ASKED).answer == 4 and not judge.spent.cached and len(model.asked) == 2
+
+
 def test_what_was_spent_counts_new_requests_only(tmp_path):
     replies = ['{"score": 4}', "hm", '{"score": 4}', "hm", "hm", "hm"]
     judge = VLMJudge(Scripted(*replies), tmp_path, concurrency=1, usd_per_million_input=1)

@@ -200,7 +200,6 @@ def test_address_model_and_key_come_from_the_environment(judge_server, make_ques
 @pytest.mark.proof
 def test_transformers_serve_is_killed_and_resumed(tiny_vlm, make_question, tmp_path, monkeypatch):
     """The server that comes with transformers, in a process of its own; about 13 s to start, twice."""
-    pytest.importorskip("fastapi")
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     questions = [make_question(i % 5 + 1, f"make it white {i}") for i in range(6)]
     log = tmp_path / "serve.log"

@@ -137,11 +137,12 @@ class VLMJudge:
         Raises:
             Unavailable: Nobody answers; what has been answered is in the cache.
         """
-        verdict = self.recall(question)
+        asked = self._describe(question)
+        verdict = self._recall(asked)
         if verdict is None:
             verdict = self._converse(question)
             if self.cache is not None and verdict.replies:
-                self.cache.write(describe(self.model.identity, question), asdict(verdict))
+                self.cache.write(asked, asdict(verdict))
         with self._lock:
             self.spent = self.spent.plus(verdict)
         return verdict
@@ -167,10 +168,20 @@ class VLMJudge:
 
     def recall(self, question: Question) -> Verdict | None:
         """The verdict in the cache; None where there is none, or where a missing one is to be asked for again."""
-        answer = self.cache and self.cache.read(describe(self.model.identity, question))
-        if not answer or (self.retry_missing and answer["answer"] is None):
+        return self._recall(self._describe(question))
+
+    def _describe(self, question: Question) -> dict[str, Any]:
+        return {} if self.cache is None else describe(self.model.identity, question)
+
+    def _recall(self, asked: dict[str, Any]) -> Verdict | None:
+        answer = None if self.cache is None else self.cache.read(asked)
+        if answer is None:
             return None
-        return Verdict(**answer | {"replies": tuple(answer["replies"]), "cached": True})
+        try:
+            verdict = Verdict(**answer | {"replies": tuple(answer["replies"]), "cached": True})
+        except (KeyError, TypeError):  # another version's
+            return None
+        return None if self.retry_missing and verdict.answer is None else verdict
 
     def _converse(self, question: Question) -> Verdict:
         """Ask until a reply can be read, at most `reasks` times more."""

@@ -94,9 +94,7 @@ def _by_name(text: str, key: str) -> list[str]:
 
 def _whole(value: Any) -> int | None:
     """4, 4.0, "4" and "4.0" as 4; all else as None."""
-    if isinstance(value, bool) or not _WHOLE.fullmatch(str(value).strip()):
-        return None
-    return int(float(value))
+    return int(float(value)) if _WHOLE.fullmatch(str(value).strip()) else None
 
 
 def _short(text: str) -> str:
