@@ -179,7 +179,7 @@ class Server:
             case openai.APITimeoutError():
                 what = f"did not answer within {self.timeout_seconds:g} s; raise timeout_seconds or ask fewer at a time"
             case openai.APIConnectionError():
-                what = f"cannot be reached ({_said(error)}); is it running, and base_url right?"
+                what = f"cannot be reached ({_said(error)}): start it, or correct base_url"
             case openai.AuthenticationError() | openai.PermissionDeniedError():
                 what = f"refuses the key ({_said(error)}); set OPENAI_API_KEY or INSVIE_JUDGE_API_KEY"
             case openai.NotFoundError():
