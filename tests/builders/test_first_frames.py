@@ -9,15 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from PIL import Image
 
+from insvie_data_modules import Drafts, RawVideos
 from insvie_lightning.batch import Clip, Draft, Rejected
-from insvie_lightning.builders import BuildFirstFrames, CosXLEdit, InstructPix2Pix
+from insvie_lightning.builders import BuildCaptions, BuildFirstFrames, CosXLEdit, InstructPix2Pix
 from insvie_lightning.builders.first_frames import working_size
 from insvie_lightning.errors import InputError
 from insvie_lightning.judges import Question, VLMJudge
 from insvie_lightning.judges.reply import Reply, Unavailable
-from insvie_lightning.video import read_clip
+from insvie_lightning.shards.manifest import open_manifest
+from insvie_lightning.shards.verify import verify
+from insvie_lightning.video import read_clip, write_clip
 
 TINY_VLM = Path(__file__).parents[1] / "judges" / "tiny_vlm"
 SCALES = (3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
@@ -54,7 +58,7 @@ class Scripted:
 
     def reply(self, question: Any, earlier: tuple[tuple[str, str], ...] = ()) -> Reply:
         self.questions.append(question)
-        said = self.replies[question.instruction]
+        said = self.replies[getattr(question, "instruction", "think_up" if "Think up" in str(question) else "")]
         reply = said.pop(0) if len(said) > 1 else said[0]
         if isinstance(reply, Exception):
             raise reply
@@ -104,7 +108,7 @@ def test_all_rejected_is_tried_again_from_other_noise_and_then_given_up():
     made = builder(model, editor, max_attempts=3).make([draft("a"), draft("b"), draft("c")])
     assert [type(one) for one in made] == [Draft, Rejected, Draft]
     assert made[0].scores["edit_guidance_scale"] == 5.0
-    assert made[1].reason == "the judge rejected all edits of the first frame, 3 x 6 of them"
+    assert made[1].reason == "the judge rejected all edits of the first frame in 3 attempts"
     assert [instruction for _, instruction, _ in editor.asked] == ["a", "b", "c", "a", "b", "a", "b"]
     assert len({seed for _, _, seed in editor.asked}) == 7
     tried = made[1].sample.lineage["BuildFirstFrames"]["attempts"]
@@ -270,3 +274,39 @@ def test_real_pictures_and_videos_and_a_real_model(shared, tiny_cosxl):
     (missing,) = builder(LocalModel(str(TINY_VLM), "cpu", 16), editor, size=(64, 96), max_attempts=1).make(drafts[:1])
     assert isinstance(missing, Rejected) and "no verdict" in missing.reason
     assert "has no 'best_image'" in missing.sample.lineage["BuildFirstFrames"]["attempts"][0]["reason"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_videos_become_shards_of_drafts_with_edited_first_frames(tmp_path, workers):
+    """The chain on disk: captions, then first frames; what is made is a query over the manifest."""
+    for name, colour in (("a", 60), ("b", 120)):
+        frames = np.full((9, 3, 64, 96), colour, np.uint8)
+        frames[np.arange(9), :, 8, np.arange(9) * 8] = 255
+        write_clip(tmp_path / "videos" / f"{name}.mp4", Clip(frames, 8.0))
+    videos = RawVideos(tmp_path / "videos", frames=3, fps=4.0, size=None, still=True, num_workers=workers)
+    edit = json.dumps({"instruction": "turn it over", "edited_caption": "a page turned over"})
+    writer = VLMJudge(Scripted(**{"": json.dumps({"caption": "a page"})}, think_up=edit))
+    captions = BuildCaptions(tmp_path / "captions", writer, instructions_per_video=1, edit_types={"style": 1})
+    run(captions, videos, tmp_path)
+    model = Scripted(**{"turn it over": (best(2), best(-1))})
+    judge = VLMJudge(model, concurrency=1)
+    step = BuildFirstFrames(tmp_path / "first", Painter(), judge, size=(32, 64), max_attempts=2)
+    run(step, Drafts(tmp_path / "captions", num_workers=workers), tmp_path)
+    assert not verify(tmp_path / "first").problems
+    columns = ["key", "accepted", "reason", "edit_guidance_scale", "instruction", "source_caption", "lineage"]
+    kept, rejected = open_manifest(tmp_path / "first").query(columns=columns, accepted_only=False).to_pylist()
+    assert (kept["key"], kept["accepted"], kept["edit_guidance_scale"]) == ("a-0", True, 5.0)
+    assert (kept["instruction"], kept["source_caption"]) == ("turn it over", "a page")
+    assert (rejected["key"], rejected["accepted"]) == ("b-0", False) and "rejected all edits" in rejected["reason"]
+    lineage = json.loads(kept["lineage"])
+    assert list(lineage) == ["RawVideos", "BuildCaptions", "BuildFirstFrames"]
+    assert lineage["BuildFirstFrames"]["settings"] == step.settings
+    assert lineage["BuildFirstFrames"]["attempts"][0]["answer"] == 2
+    (read,) = (Drafts(tmp_path / "first").inputs()[0].sample,)
+    assert read.edited_frame.shape == (3, 64, 96) and np.abs(read.edited_frame.astype(int) - 50).max() <= 1
+
+
+def run(step: Any, data: Any, folder: Path) -> None:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = Trainer(accelerator="cpu", devices=1, default_root_dir=folder / "run", **quiet)
+    trainer.predict(step, data, return_predictions=False)

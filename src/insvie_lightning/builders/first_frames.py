@@ -115,10 +115,8 @@ class BuildFirstFrames(Builder):
                 elif attempt + 1 < self.max_attempts:
                     again.append(draft)
                 else:
-                    tries = f"{self.max_attempts} x {len(self.guidance_scales)}"
-                    made[draft.key] = Rejected(
-                        told, f"the judge rejected all edits of the first frame, {tries} of them"
-                    )
+                    reason = f"the judge rejected all edits of the first frame in {self.max_attempts} attempts"
+                    made[draft.key] = Rejected(told, reason)
             pending = again
         return [
             made.get(draft.key, Rejected(draft, "it has no instruction to edit its first frame by")) for draft in drafts

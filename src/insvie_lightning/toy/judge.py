@@ -45,8 +45,8 @@ class ToyJudge:
         """Give the number of the best candidate; a question of another kind, or without a caption, is refused."""
         if not isinstance(question, Question) or question.prompt.scale is not None or not question.caption:
             return Reply("", fault="the toy judge only picks candidates, by the caption of what they should show")
-        frames = torch.cat([torch.from_numpy(question.source[:1]), torch.from_numpy(question.edited)])
-        source, *candidates = self.agreement(frames, question.caption).tolist()
+        (source,) = self.agreement(torch.from_numpy(question.source[:1]), question.caption).tolist()
+        candidates = self.agreement(torch.from_numpy(question.edited), question.caption).tolist()
         best = max(range(len(candidates)), key=candidates.__getitem__)
         return Reply(json.dumps({question.prompt.key: best if candidates[best] > source else NONE_GOOD}))
 
