@@ -16,6 +16,7 @@ from insvie_data_modules import Drafts, RawVideos
 from insvie_lightning.batch import Clip, Draft, Rejected
 from insvie_lightning.builders import BuildCaptions, BuildFirstFrames, CosXLEdit, InstructPix2Pix
 from insvie_lightning.builders.first_frames import working_size
+from insvie_lightning.cli import main
 from insvie_lightning.errors import InputError
 from insvie_lightning.judges import Question, VLMJudge
 from insvie_lightning.judges.reply import Reply, Unavailable
@@ -28,7 +29,7 @@ SCALES = (3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
 
 
 class Painter:
-    """Paints the whole frame by the scale, so that a candidate tells which one it is; notes what it is asked."""
+    """Paints the frame by scale and instruction, so that a candidate tells which it is; notes what it is asked."""
 
     identity = {"editor": "Painter", "model": "none"}  # noqa: RUF012
 
@@ -40,7 +41,11 @@ class Painter:
 
     def edit(self, frame: np.ndarray, instruction: str, guidance_scales: tuple[float, ...], seed: int) -> np.ndarray:
         self.asked.append((frame.shape, instruction, seed))
-        return np.stack([np.full_like(frame, round(10 * scale)) for scale in guidance_scales])
+        return np.stack([np.full_like(frame, shade(scale, instruction)) for scale in guidance_scales])
+
+
+def shade(scale: float, instruction: str) -> int:
+    return round(10 * scale) + ord(instruction[0]) - ord("a")
 
 
 class Scripted:
@@ -107,7 +112,8 @@ def test_all_rejected_is_tried_again_from_other_noise_and_then_given_up():
     model, editor = Scripted(a=(best(-1), best(-1), best(2)), b=best(-1), c=best(1)), Painter()
     made = builder(model, editor, max_attempts=3).make([draft("a"), draft("b"), draft("c")])
     assert [type(one) for one in made] == [Draft, Rejected, Draft]
-    assert made[0].scores["edit_guidance_scale"] == 5.0
+    assert made[0].scores["edit_guidance_scale"] == 5.0 and (made[0].edited_frame == shade(5, "a")).all()
+    assert made[2].scores["edit_guidance_scale"] == 4.0 and (made[2].edited_frame == shade(4, "c")).all()
     assert made[1].reason == "the judge rejected all edits of the first frame in 3 attempts"
     assert [instruction for _, instruction, _ in editor.asked] == ["a", "b", "c", "a", "b", "a", "b"]
     assert len({seed for _, _, seed in editor.asked}) == 7
@@ -303,7 +309,39 @@ def test_videos_become_shards_of_drafts_with_edited_first_frames(tmp_path, worke
     assert lineage["BuildFirstFrames"]["settings"] == step.settings
     assert lineage["BuildFirstFrames"]["attempts"][0]["answer"] == 2
     (read,) = (Drafts(tmp_path / "first").inputs()[0].sample,)
-    assert read.edited_frame.shape == (3, 64, 96) and np.abs(read.edited_frame.astype(int) - 50).max() <= 1
+    assert read.edited_frame.shape == (3, 64, 96) and np.abs(read.edited_frame.astype(int) - shade(5, "t")).max() <= 1
+
+
+def test_the_command_runs_the_recipe(tmp_path, tiny_cosxl):
+    frames = np.random.default_rng(0).integers(0, 256, (2, 3, 64, 96), np.uint8)
+    write_clip(tmp_path / "videos" / "a.mp4", Clip(frames, 8.0))
+    edit = json.dumps({"instruction": "make it night", "edited_caption": "a red circle on night"})
+    writer = VLMJudge(Scripted(**{"": json.dumps({"caption": "a page"})}, think_up=edit))
+    captions = BuildCaptions(tmp_path / "captions", writer, instructions_per_video=2, edit_types={"add": 1, "style": 1})
+    run(captions, RawVideos(tmp_path / "videos", frames=2, fps=None, size=None), tmp_path)
+    settings = {
+        "data.shards": tmp_path / "captions",
+        "data.num_workers": 0,
+        "model.output": tmp_path / "first",
+        "model.editor.model": tiny_cosxl,
+        "model.editor.num_inference_steps": 1,
+        "model.judge.model": "insvie_lightning.toy.judge.ToyJudge",
+        "model.judge.cache": tmp_path / "cache",
+        "model.size": "[32, 64]",
+        "model.guidance_scales": "[3, 8]",
+        "trainer.accelerator": "cpu",
+        "trainer.devices": 1,
+        "trainer.default_root_dir": tmp_path / "run",
+        "trainer.enable_progress_bar": "false",
+    }
+    command = ["predict", "-c", "build_first_frames", *(f"--{name}={value}" for name, value in settings.items())]
+    assert main(command) == 0
+    (row,) = open_manifest(tmp_path / "first").query(accepted_only=False).to_pylist()
+    told = json.loads(row["lineage"])["BuildFirstFrames"]
+    assert (row["key"], told["settings"]["judge"]["model"]) == ("a-0", "toy-clip")
+    assert told["settings"]["editor"]["model"] == str(tiny_cosxl) and told["settings"]["guidance_scales"] == [3.0, 8.0]
+    assert len(told["attempts"]) <= 3 and all(trial["replies"] for trial in told["attempts"])
+    assert len(list((tmp_path / "cache").rglob("*.json"))) == len(told["attempts"])
 
 
 def run(step: Any, data: Any, folder: Path) -> None:

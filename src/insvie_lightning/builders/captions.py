@@ -15,7 +15,7 @@ from insvie_lightning.batch import Draft, Rejected
 from insvie_lightning.builders.builder import Builder, Built
 from insvie_lightning.builders.drafts import seed_of
 from insvie_lightning.errors import InputError, nearest
-from insvie_lightning.judges import TextRequest, Verdict, VLMJudge, pick_frames
+from insvie_lightning.judges import Spent, TextRequest, Verdict, VLMJudge, pick_frames
 from insvie_lightning.judges.captions import EDITS, VERSION, describe_frame, sum_up, think_up
 from insvie_lightning.judges.writing import clean
 
@@ -80,6 +80,11 @@ class BuildCaptions(Builder):
     def settings(self) -> dict[str, Any]:
         """As of `Builder`; of the writer, what changes its answers."""
         return {**super().settings, "writer": {**self.writer.model.identity, "prompts": VERSION}}
+
+    @property
+    def spent(self) -> Spent:
+        """What the writer has used up in this process."""
+        return self.writer.spent
 
     def configure_model(self) -> None:
         """Reach or load the writer, so that a job stops here if it is absent."""

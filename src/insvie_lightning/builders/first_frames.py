@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from insvie_lightning.batch import Clip, Draft, Rejected
 from insvie_lightning.builders.builder import Builder, Built
 from insvie_lightning.builders.drafts import seed_of
 from insvie_lightning.builders.image_editors import ImageEditor
 from insvie_lightning.errors import InputError
-from insvie_lightning.judges import NONE_GOOD, SCREENING, Question, Verdict, VLMJudge
+from insvie_lightning.judges import NONE_GOOD, SCREENING, Question, Spent, Verdict, VLMJudge
 from insvie_lightning.video import fit_clip
 
 SIDE_MULTIPLE = 32
@@ -86,9 +85,14 @@ class BuildFirstFrames(Builder):
         judge = {**self.judge.model.identity, "prompt": SCREENING.name, "version": SCREENING.version}
         return {**super().settings, "editor": dict(self.editor.identity), "judge": judge}
 
+    @property
+    def spent(self) -> Spent:
+        """What the judge has used up in this process."""
+        return self.judge.spent
+
     def configure_model(self) -> None:
         """Load the editor, and reach or load the judge, so that a job stops here if either is absent."""
-        self.editor.load(torch.device("cpu"))
+        self.editor.load(self.device if self._trainer is None else self.trainer.strategy.root_device)
         self.judge.model.check()
 
     def make(self, drafts: Sequence[Draft]) -> list[Built]:
