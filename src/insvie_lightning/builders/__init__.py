@@ -1,9 +1,22 @@
 """LightningModules that are only predicted with: each is one step of building a data set."""
 
+from insvie_lightning.builders.captions import BuildCaptions
+from insvie_lightning.builders.first_frames import BuildFirstFrames
+from insvie_lightning.builders.image_editors import CosXLEdit, InstructPix2Pix
 from insvie_lightning.builders.latents import EncodeLatents
 from insvie_lightning.builders.pairs import BuildPairs
 from insvie_lightning.builders.static import BuildStatic
 from insvie_lightning.builders.toy import BuildToy
 from insvie_lightning.builders.videos import BuildVideos
 
-__all__ = ["BuildPairs", "BuildStatic", "BuildToy", "BuildVideos", "EncodeLatents"]
+__all__ = [
+    "BuildCaptions",
+    "BuildFirstFrames",
+    "BuildPairs",
+    "BuildStatic",
+    "BuildToy",
+    "BuildVideos",
+    "CosXLEdit",
+    "EncodeLatents",
+    "InstructPix2Pix",
+]
