@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from lightning.pytorch import Trainer
 
+from insvie_callbacks import Judge
 from insvie_data_modules.curriculum import Curriculum
 from insvie_lightning.config import recipes
 from insvie_lightning.editors import InsViE
 
-DIFFERENCES = (Path(__file__).parents[1] / "docs/differences.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[1] / "docs"
+DIFFERENCES = (DOCS / "differences.md").read_text(encoding="utf-8")
 ROOTS: dict[str, Any] = {"model": InsViE, "data": Curriculum, "trainer": Trainer}
 KEYS = sorted(set(re.findall(r"`((?:model|data|trainer)(?:\.\w+)+)`", DIFFERENCES)))
 
@@ -35,3 +37,14 @@ def test_every_training_option_with_two_values_is_on_the_page() -> None:
     for key in ("frame_weight_mix", "source_noise", "identity_pairs", "condition_dropout.text", "sampler",
                 "guidance.form", "guidance.schedule", "num_inference_steps"):  # fmt: skip
         assert f"model.{key}" in KEYS
+
+
+def test_the_page_of_judges_has_every_option_and_its_default() -> None:
+    options = signature(Judge).parameters
+    text = (DOCS / "judges.md").read_text(encoding="utf-8").split("## Options")[1].split("##")[0]
+    rows = [row.split("|")[1:3] for row in text.splitlines() if row.startswith("| `")]
+    assert sorted(name for names, _ in rows for name in re.findall(r"`(\w+)`", names)) == sorted(options)
+    for names, default in rows:
+        for name in re.findall(r"`(\w+)`", names):
+            value = options[name].default
+            assert value is None or (f"{value:g}" if isinstance(value, float) else str(value)) in default

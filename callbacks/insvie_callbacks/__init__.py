@@ -2,6 +2,7 @@
 
 from insvie_callbacks.dover import Dover
 from insvie_callbacks.edit_samples import EditSamples
+from insvie_callbacks.judge import Judge
 from insvie_callbacks.lora_ema import LoraEMA
 from insvie_callbacks.run_log import RunLog
 from insvie_callbacks.save_editor import SaveEditor
@@ -13,6 +14,7 @@ from insvie_callbacks.write_edits import WriteEdits
 __all__ = [
     "Dover",
     "EditSamples",
+    "Judge",
     "LoraEMA",
     "RunLog",
     "SaveEditor",
