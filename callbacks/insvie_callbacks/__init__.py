@@ -2,8 +2,10 @@
 
 from insvie_callbacks.dover import Dover
 from insvie_callbacks.edit_samples import EditSamples
+from insvie_callbacks.epe import EPE
 from insvie_callbacks.judge import Judge
 from insvie_callbacks.lora_ema import LoraEMA
+from insvie_callbacks.pixels import Pixels
 from insvie_callbacks.run_log import RunLog
 from insvie_callbacks.save_editor import SaveEditor
 from insvie_callbacks.summary import Summary
@@ -13,9 +15,11 @@ from insvie_callbacks.write_edits import WriteEdits
 
 __all__ = [
     "Dover",
+    "EPE",
     "EditSamples",
     "Judge",
     "LoraEMA",
+    "Pixels",
     "RunLog",
     "SaveEditor",
     "Summary",

@@ -1,0 +1,76 @@
+"""Does an edit move as its source does: the end-point error between their optical flows."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from insvie_lightning.errors import InputError
+from insvie_lightning.metrics.flow import BackendName, flow_backend
+from insvie_lightning.metrics.per_sample import EditedSample, PerSample
+
+
+class EPE(PerSample):
+    """End-point error between the flows of source and edit, in pixels of the clips' own size; lower is better.
+
+    The value is called `epe_dis_px`, `epe_raft_px` or `epe_gmflow_px`: values of different backends, or of clips of
+    different sizes, are not comparable. InsViE (arXiv 2503.20287, section 5.1) reports the same positive number, by
+    GMFlow; the "motion alignment" of V2VBench (`v2vbench/motion_alignment.py`) is its negative. Neither masks what is
+    occluded. A clip of one frame has no flow: its value is nan, which counts as missing.
+
+    Args:
+        backend: Whose flow: `dis` (OpenCV, no weights), `raft` (torchvision) or `gmflow` (the published numbers').
+        weights: A local file; see `flow_backend`.
+
+    Raises:
+        InputError: Backend and weights do not go together.
+    """
+
+    higher_is_better = False
+
+    def __init__(self, backend: BackendName = "dis", weights: str | None = None) -> None:
+        super().__init__(with_source=False)  # the source's own error is 0
+        self.flow = flow_backend(backend, weights)
+        self.names = (f"epe_{backend}_px",)
+        self._source: tuple[Tensor, Tensor] | None = None
+
+    def prepare(self) -> None:
+        """Load the flow network.
+
+        Raises:
+            InputError: Its weights are absent, damaged or of another model.
+        """
+        self.flow.prepare()
+
+    def score(self, sample: EditedSample) -> tuple[float, ...]:
+        """The error in pixels.
+
+        Raises:
+            InputError: Source and edit differ in shape.
+        """
+        if sample.source.shape != sample.edited.shape:
+            raise InputError(
+                f"sample {sample.key!r}: the source is {tuple(sample.source.shape)}, the edit "
+                f"{tuple(sample.edited.shape)} (F 3 H W); their flows are compared at one shape"
+            )
+        if len(sample.edited) < 2:
+            return (math.nan,)
+        return (end_point_error_px(self._source_flow(sample.source), self.flow(sample.edited)),)
+
+    def _source_flow(self, source: Tensor) -> Tensor:
+        """The flow of a source, kept for the next edit of the same video."""
+        if self._source is None or not _same(self._source[0], source):
+            self._source = (source.clone(), self.flow(source))
+        return self._source[1]
+
+
+def end_point_error_px(flow_px: Tensor, other_px: Tensor) -> float:
+    """Mean over frames and pixels of the length of the difference of two flows, each F 2 H W."""
+    errors = [torch.hypot(*(one - other)).mean() for one, other in zip(flow_px, other_px, strict=True)]
+    return float(torch.stack(errors).mean())
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.device == other.device and torch.equal(one, other)
