@@ -1,5 +1,6 @@
 """First-party callbacks and the run's logger; importing this package registers them."""
 
+from insvie_callbacks.clip import ClipFrame, ClipTemporal, ClipText, PickScore
 from insvie_callbacks.dover import Dover
 from insvie_callbacks.edit_samples import EditSamples
 from insvie_callbacks.epe import EPE
@@ -11,19 +12,27 @@ from insvie_callbacks.save_editor import SaveEditor
 from insvie_callbacks.summary import Summary
 from insvie_callbacks.throughput import Throughput
 from insvie_callbacks.toy_scores import ToyScores
+from insvie_callbacks.ultra_edit import UltraEdit
+from insvie_callbacks.viclip import ViClip
 from insvie_callbacks.write_edits import WriteEdits
 
 __all__ = [
-    "Dover",
     "EPE",
+    "ClipFrame",
+    "ClipTemporal",
+    "ClipText",
+    "Dover",
     "EditSamples",
     "Judge",
     "LoraEMA",
+    "PickScore",
     "Pixels",
     "RunLog",
     "SaveEditor",
     "Summary",
     "Throughput",
     "ToyScores",
+    "UltraEdit",
+    "ViClip",
     "WriteEdits",
 ]
