@@ -1,13 +1,19 @@
 """Toy scenes drawn on the fly, with disjoint seeds for training, validation and test."""
 
-from collections.abc import Callable
-from typing import Any, Literal
+from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyarrow as pa
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
+from insvie_data_modules.listing import feed
 from insvie_lightning.batch import EditBatch, Triplet, collate
-from insvie_lightning.toy.edits import example, indices, to_triplet
+from insvie_lightning.toy.edits import example, indices, key_of, to_triplet
+
+if TYPE_CHECKING:
+    from insvie_lightning.builders.units import Input, UnitLoader
 
 
 class _Scenes(Dataset[Triplet]):
@@ -19,6 +25,18 @@ class _Scenes(Dataset[Triplet]):
 
     def __getitem__(self, item: int) -> Triplet:
         return to_triplet(example(self.split, self.indices[item]), self.frames, *self.size)
+
+
+class _Drawn:
+    def __init__(self, scenes: _Scenes) -> None:
+        self.scenes = scenes
+        self.keys = pa.chunked_array([[key_of(scenes.split, index) for index in scenes.indices]], pa.string())
+        self.reading = {"data": "ToyScenes", "size": list(scenes.size), "frames": scenes.frames}
+
+    def __getitem__(self, index: int) -> Input:
+        from insvie_lightning.builders.units import Input
+
+        return Input(self.scenes[index])
 
 
 class ToyScenes(LightningDataModule):
@@ -70,17 +88,24 @@ class ToyScenes(LightningDataModule):
         """Test triplets."""
         return self._loader("test")
 
-    def predict_dataloader(self) -> DataLoader[list[Triplet]]:
+    def inputs(self) -> _Drawn:
         """The training triplets themselves, for the builder that writes them."""
-        return self._loader("train", list)
+        return _Drawn(self._scenes("train"))
 
-    def _loader(self, split: str, collate_fn: Callable[[list[Triplet]], Any] = collate) -> DataLoader[Any]:
+    def predict_dataloader(self) -> UnitLoader:
+        """Units of training triplets, for a builder."""
+        return feed(self, self.inputs(), self.batch_size, self.num_workers)
+
+    def _scenes(self, split: str) -> _Scenes:
         origins = self.test_origins if split == "test" else ()
         chosen = indices(split, self.samples[split], tuple(self.edit_types[split]), tuple(origins))
+        return _Scenes(split, chosen, self.size, self.frames)
+
+    def _loader(self, split: str) -> DataLoader[Any]:
         return DataLoader(
-            _Scenes(split, chosen, self.size, self.frames),
+            self._scenes(split),
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            collate_fn=collate_fn,
+            collate_fn=collate,
         )

@@ -1,6 +1,7 @@
 """Plug-in discovery: a distribution advertises modules, and importing them makes their class names usable in YAML."""
 
 from importlib.metadata import entry_points
+from inspect import isabstract
 
 from insvie_lightning.errors import InputError
 
@@ -27,12 +28,12 @@ def load_plugins() -> list[str]:
 
 
 def available(base: type) -> dict[str, type]:
-    """Return name -> class of every public subclass of `base` loaded so far, sorted by name."""
+    """Return name -> class of every public subclass of `base` loaded so far that is not abstract, sorted by name."""
     found: dict[str, type] = {}
     queue: list[type] = list(base.__subclasses__())
     while queue:
         cls = queue.pop()
         queue += cls.__subclasses__()
-        if not cls.__name__.startswith("_"):
+        if not cls.__name__.startswith("_") and not isabstract(cls):
             found[cls.__name__] = cls
     return dict(sorted(found.items()))

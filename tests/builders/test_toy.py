@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from insvie_lightning.batch import Rejected
 from insvie_lightning.builders.toy import BuildToy
 from insvie_lightning.cli import main
 from insvie_lightning.errors import InputError
@@ -24,7 +25,7 @@ SCORES = {"": (5, 0), "misplaced": (4, 2), "late": (3, 0), "wrong": (1, 0)}
 def rows(shards: Path) -> list[dict[str, Any]]:
     """All rows of the manifest, each with its flaw."""
     found = open_manifest(shards).table.to_pylist()
-    return [{**row, "flaw": json.loads(row["lineage"])["flaw"]} for row in found]
+    return [{**row, "flaw": json.loads(row["lineage"])["BuildToy"]["flaw"]} for row in found]
 
 
 def hashes(shards: Path) -> dict[str, str]:
@@ -40,17 +41,11 @@ def test_the_recipe_makes_whole_shards(build_toy: Any, tmp_path: Path) -> None:
     assert 1 <= sum(row["flaw"] != "" for row in found) <= 8  # a tenth of 40
 
 
-def test_every_flaw_has_its_share(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    class Nothing:
-        world_size = 1
-
-    builder = BuildToy(tmp_path / "shards", flawed=0.6, shard_size=10_000)
-    monkeypatch.setattr(BuildToy, "trainer", Nothing())
-    monkeypatch.setattr("insvie_lightning.video.encode_clip", lambda clip, lossless: b"")
-    builder.on_predict_start()
-    builder.predict_step([to_triplet(example_of_key(f"toy-train-{i:07d}"), 3, 16, 24) for i in range(400)], 0)
-    builder.on_predict_end()
-    counts = Counter(row["flaw"] for row in rows(tmp_path / "shards"))
+def test_every_flaw_has_its_share(tmp_path: Path) -> None:
+    scenes = [to_triplet(example_of_key(f"toy-train-{i:07d}"), 3, 16, 24) for i in range(400)]
+    built = BuildToy(tmp_path, flawed=0.6).make(scenes)
+    made = [result.sample if isinstance(result, Rejected) else result for result in built]
+    counts = Counter(triplet.lineage["BuildToy"]["flaw"] for triplet in made)
     # 160 without a flaw and 80 of each kind are expected; the limits are three standard deviations away.
     assert 130 <= counts[""] <= 190
     assert all(56 <= counts[flaw] <= 104 for flaw in ("misplaced", "late", "wrong"))
@@ -96,34 +91,38 @@ def test_clips_read_back_as_they_were_drawn_flaws_included(toy_shards: Path) -> 
     assert set(seen) == {"", "misplaced", "late"}
 
 
-def test_a_rerun_adds_nothing(build_toy: Any, tmp_path: Path) -> None:
+def test_a_rerun_adds_nothing_and_other_scenes_are_refused(
+    build_toy: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     small = ["--data.samples=6", "--model.shard_size=4"]
     before = hashes(build_toy(tmp_path, *small))
     assert len(before) == 4
     assert hashes(build_toy(tmp_path, *small)) == before
-    grown = hashes(build_toy(tmp_path, "--data.samples=7", "--model.shard_size=4"))
-    assert grown.items() > before.items() and len(grown) == 6
+    grown = ["predict", "-c", "build_toy", f"--model.output={tmp_path / 'shards'}", "--data.samples=7"]
+    assert main([*grown, "--model.shard_size=4", f"--trainer.default_root_dir={tmp_path}"]) == 2
+    assert "holds another job: its input.samples is 6, this one's 7;" in capfd.readouterr().err.splitlines()[-1]
+    assert hashes(tmp_path / "shards") == before
 
 
 def test_a_killed_job_ends_in_the_shards_of_a_straight_one(
     build_toy: Any, toy_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = ["--data.samples=40", "--data.batch_size=5", "--model.shard_size=8", "--model.flawed=0.6"]
-    step = BuildToy.predict_step
+    make = BuildToy.make
+    calls = iter(range(100))
 
-    def cut(builder: BuildToy, batch: Any, batch_idx: int) -> None:
-        if batch_idx == 5:
+    def cut(builder: BuildToy, drafts: Any) -> Any:
+        if next(calls) == 7:
             raise RuntimeError("power cut")
-        step(builder, batch, batch_idx)
+        return make(builder, drafts)
 
-    monkeypatch.setattr(BuildToy, "predict_step", cut)
+    monkeypatch.setattr(BuildToy, "make", cut)
     with pytest.raises(RuntimeError, match="power cut"):
         build_toy(tmp_path, *sizes)
-    assert len(hashes(tmp_path / "shards")) == 2 * 3  # 25 samples fill three shards of eight
-    monkeypatch.setattr(BuildToy, "predict_step", step)
+    # Two batches a shard: the eighth of them would have finished the fourth.
+    assert len([name for name in hashes(tmp_path / "shards") if name.endswith(".parquet")]) == 3
+    monkeypatch.setattr(BuildToy, "make", make)
     shards = build_toy(tmp_path, *sizes)
-    keys = [row["key"] for row in rows(shards)]
-    assert len(keys) == 40 and sorted(keys) == sorted({row["key"] for row in rows(toy_shards)})
     assert hashes(shards) == hashes(toy_shards)
     assert verify(shards).problems == ()
 

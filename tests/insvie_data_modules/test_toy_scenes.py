@@ -80,10 +80,12 @@ def test_workers_change_nothing() -> None:
 
 
 def test_a_builder_is_given_the_training_triplets() -> None:
-    (batch,) = ToyScenes(samples=3, **SMALL).predict_dataloader()
-    assert all(isinstance(triplet, Triplet) for triplet in batch)
-    assert [triplet.key for triplet in batch] == [f"toy-train-{index:07d}" for index in range(3)]
-    assert all(triplet.scores == {"judge": 5.0, "epe_px": 0.0} for triplet in batch)
+    inputs = ToyScenes(samples=3, **SMALL).inputs()
+    triplets = [inputs[index].sample for index in range(3)]
+    assert all(isinstance(triplet, Triplet) for triplet in triplets)
+    assert [triplet.key for triplet in triplets] == [f"toy-train-{index:07d}" for index in range(3)]
+    assert inputs.keys.to_pylist() == [triplet.key for triplet in triplets]
+    assert all(triplet.scores == {"judge": 5.0, "epe_px": 0.0} for triplet in triplets)
 
 
 @pytest.mark.parametrize(

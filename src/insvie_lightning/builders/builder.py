@@ -2,35 +2,278 @@
 
 from __future__ import annotations
 
+import json
+import math
+import os
+import re
+from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import cycle, islice
 from pathlib import Path
+from time import perf_counter
+from typing import Any, Generic, TypeVar
 
+import pyarrow.compute as pc
+import torch
 from lightning import LightningModule
 
 from insvie_lightning.batch import Draft, Rejected, Triplet
+from insvie_lightning.builders.store import Store, Tally
+from insvie_lightning.builders.units import Input, Inputs, UnitLoader, Work, check_keys, hash_keys
+from insvie_lightning.errors import InputError
+from insvie_lightning.shards.convert import check_bad_rate
+from insvie_lightning.shards.funnel import write_funnel
+from insvie_lightning.shards.ledger import Ledger, open_job, say_full
+from insvie_lightning.shards.stats import count_reasons
 
 Built = Draft | Triplet | Rejected
 """What a step makes of a draft: a further draft, a finished triplet, or a reason why not."""
+Sample = TypeVar("Sample", Draft, Triplet)
+
+ENOUGH = 200
+"""A rate of bad inputs over fewer is taken over so many, or over all of them."""
 
 
-class Builder(LightningModule):
-    """One step of building a data set, used with `insvie predict`: drafts in, shards out.
+class Builder(LightningModule, ABC, Generic[Sample]):
+    """One step of building a data set, used with `insvie predict`: drafts or triplets in, shards out.
 
-    A step says what it makes of drafts in `make`; what becomes of that is said here.
+    A step says what it makes of drafts in `make`; what becomes of that is said here. The input is cut into units of
+    `shard_size`, and unit n becomes shard n of the output. Any number of processes, ranks and jobs may work on one
+    folder. A step that was stopped at any moment is started again in the same way: finished shards stay, units in
+    progress are made anew, and the data set ends as if nothing had happened.
+
+    A bad input (an `InputError` of the data module or of `make`) is rejected with its reason; any other error stops
+    the job, and so does a subclass of `InputError`, which says that all inputs fare alike.
 
     Args:
         output: Shard folder.
-        shard_size: Drafts a shard, which is the unit of work, of restart and of loss.
+        shard_size: Inputs a shard, which is the unit of work, of restart and of loss.
+        max_bad_rate: Share of bad inputs (0 to 1) above which the job stops. What `make` rejects is not bad.
     """
 
-    def __init__(self, output: Path, shard_size: int = 256) -> None:
+    version: int = 1
+    """Raised when the step makes something else of the same drafts; it goes into the lineage."""
+    lossless: bool = False
+    """Whether clips are stored without loss, which only suits tiny ones."""
+    elsewhere: frozenset[str] = frozenset({"output", "max_bad_rate"})
+    """Settings that do not change what is made: a rerun may have others."""
+
+    def __init__(self, output: Path, shard_size: int = 256, max_bad_rate: float = 0.5) -> None:
         super().__init__()
-        self.output, self.shard_size = output, shard_size
+        if shard_size < 1 or not 0 <= max_bad_rate <= 1:
+            raise InputError(
+                f"shard_size is {shard_size}, max_bad_rate {max_bad_rate}; legal are 1 or more, and shares from 0 to 1"
+            )
+        self.save_hyperparameters(logger=False)
+        self.output, self.shard_size, self.max_bad_rate = Path(output), shard_size, max_bad_rate
+        self.rehearsal = 0
+        """Make the first so many inputs only, and write nothing; 0 is the real thing."""
+        self.tally = Tally()
+        self._bad: Counter[str] = Counter()
+        self._batch_size = 1
+        self._inputs: Inputs | None = None
+        self._ledger: Ledger | None = None
+        self._store: Store | None = None
 
-    def make(self, drafts: Sequence[Draft]) -> list[Built]:
-        """Do the step for some drafts.
+    @abstractmethod
+    def make(self, drafts: Sequence[Sample]) -> list[Built]:
+        """Do the step for some drafts, or for triplets where these are fed.
 
-        It depends on nothing but the drafts and the step's settings: random numbers are seeded by the key. A draft may
-        give several results, of different keys, or one `Rejected`.
+        It depends on nothing but the drafts and the step's settings: random numbers are seeded by the key. A draft
+        gives one result of its own key, or several of the keys `KEY-WORD`, where WORD is of letters, digits and `_`;
+        each may be `Rejected`. A clip that the step does not change is the same object in the result.
+
+        Where ranks share the weights (`lockstep`) every call on as many drafts runs as many forwards, and raises
+        before the first of them or after the last.
+
+        Raises:
+            InputError: A draft cannot be used. Of several each is then tried alone.
         """
-        raise NotImplementedError
+
+    @property
+    def step(self) -> str:
+        """Name of the step in lineage, job and funnel."""
+        return type(self).__name__
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the step was set to, in JSON types: all that changes what is made."""
+        aside = {*self.elsewhere, "shard_size"}
+        chosen = {name: value for name, value in self.hparams.items() if name not in aside and name[0] != "_"}
+        plain: dict[str, Any] = json.loads(json.dumps(chosen, default=_plain))
+        return plain
+
+    @property
+    def lockstep(self) -> bool:
+        """Whether ranks meet inside the model, since each holds only a part of its weights."""
+        from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+
+        return isinstance(self.trainer.strategy, DeepSpeedStrategy | FSDPStrategy | ModelParallelStrategy)
+
+    @property
+    def ledger(self) -> Ledger:
+        """Who works on what; there once the builder is fed."""
+        if self._ledger is None:
+            raise InputError(f"{self.step} takes drafts: feed it from RawVideos, Images, ImagePairs or Drafts")
+        return self._ledger
+
+    def feed(self, inputs: Inputs, batch_size: int, num_workers: int = 0) -> UnitLoader:
+        """Open the ledger over some inputs, and return the loader to predict with.
+
+        Args:
+            inputs: All of them.
+            batch_size: Inputs that `make` is given at once, at most.
+            num_workers: Processes that read.
+
+        Raises:
+            InputError: A key is illegal or comes twice, or the output folder holds another job or cannot be written.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}; a batch holds at least 1 input")
+        keys, at = inputs.keys, str(inputs.reading.get("at", ""))
+        check_keys(keys, at or "the input")
+        self._inputs, self._batch_size = inputs, batch_size
+        if not self.rehearsal:
+            made = {"step": self.step, "version": self.version, "settings": self.settings}
+            read = {**inputs.reading, "samples": len(keys), "sha256_of_keys": hash_keys(keys)}
+            read |= {"at": os.path.relpath(at, self.output)} if at else {}
+            open_job(self.output, {**made, "shard_size": self.shard_size, "input": read})
+            self._ledger = Ledger(self.output, math.ceil(len(keys) / self.shard_size))
+        return UnitLoader(self, inputs, batch_size, num_workers)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Pixels stay where they are: each step moves what it needs."""
+        return batch
+
+    def on_predict_start(self) -> None:
+        """Begin to store, and to count."""
+        self.tally, self._bad = Tally(), Counter()
+        self._store = Store(None if self.rehearsal else self.ledger, self.lossless, self.tally)
+
+    def predict_step(self, batch: Work, batch_idx: int) -> None:
+        """Make what is to be made of one batch, and store it; the last batch of a unit finishes its shard."""
+        assert self._store is not None
+        try:
+            made = self._make_all(batch.inputs)
+            if batch.unit is None and not self.rehearsal:
+                return
+            self._count(batch.inputs, made)
+            for input in batch.inputs:
+                for result in made[input.sample.key]:
+                    self._keep(input, result, batch.unit)
+            if batch.last:
+                self._store.finish(batch.unit)
+        except BaseException as error:
+            self._store.close()
+            if isinstance(error, OSError):
+                raise say_full(self.output, error) from error
+            raise
+
+    def on_predict_end(self) -> None:
+        """Write and print the funnel, if every unit is finished."""
+        assert self._store is not None
+        self._store.close()
+        if not self.rehearsal and self.trainer.is_global_zero and not self.ledger.unfinished():
+            with suppress(OSError):
+                (self.output / ".claims").rmdir()
+            write_funnel(self.output, shown=True)
+
+    def _make_all(self, inputs: Sequence[Input]) -> dict[str, Sequence[Built | str]]:
+        """Results of every input by its key, in order; of a bad one the reason as the only one."""
+        good = [input.sample for input in inputs if not input.bad]
+        made: dict[str, Sequence[Built | str]] = {input.sample.key: [input.bad] for input in inputs if input.bad}
+        lockstep = self.lockstep
+        failed = False
+        if good or lockstep:
+            found, failed = self._attempt(good, self._batch_size if lockstep else len(good))
+            made |= found
+        if lockstep:
+            failing = torch.tensor(float(failed), device=self.device)
+            again = bool(self.trainer.strategy.reduce(failing, reduce_op="max")) and self._batch_size > 1
+        else:
+            again = failed and len(good) > 1
+        if again:
+            for number in range(self._batch_size if lockstep else len(good)):
+                found, _ = self._attempt(good[number : number + 1], 1)
+                made |= found if failed else {}
+        return made
+
+    def _attempt(self, samples: Sequence[Any], size: int) -> tuple[dict[str, Sequence[Built | str]], bool]:
+        """Make results of some samples, or find the reason why not; `size` of them, where ranks keep step."""
+        padded = list(islice(cycle(samples or [self._stand_in()]), size))
+        start = perf_counter()
+        try:
+            with torch.no_grad():
+                built = self.make(padded)
+        except InputError as error:
+            if type(error) is not InputError:  # no server, no quota: nothing that these samples could help
+                raise
+            return {sample.key: [str(error)] for sample in samples}, True
+        except Exception as error:
+            error.add_note(f"{self.step} failed at {', '.join(repr(sample.key) for sample in samples)}")
+            raise
+        finally:
+            self.tally.make_seconds += perf_counter() - start
+        return self._by_key(samples, built, len(padded) > len(samples)), False
+
+    def _stand_in(self) -> Draft | Triplet:
+        """The first input that can be read, for a rank that has none to keep step with."""
+        assert self._inputs is not None
+        read = (self._inputs[number] for number in range(len(self._inputs.keys)))
+        return next(input.sample for input in read if not input.bad)
+
+    def _by_key(self, samples: Sequence[Any], built: Sequence[Built], padded: bool) -> dict[str, Sequence[Built | str]]:
+        """Sort results by the samples that they were made of; those of samples that only fill up are left out."""
+        assert self._inputs is not None
+        made: dict[str, list[Built | str]] = {sample.key: [] for sample in samples}
+        taken: set[str] = set()
+        for result in built:
+            key = (result.sample if isinstance(result, Rejected) else result).key
+            parent = key if key in made else key.rpartition("-")[0]
+            if padded and (key in taken or parent not in made):
+                continue
+            if parent not in made or key in taken or not re.fullmatch(r"[A-Za-z0-9_-]+", key):
+                raise RuntimeError(
+                    f"{self.step} made a sample of the key {key!r} out of {', '.join(map(repr, made))}; legal are "
+                    "these keys, and KEY-WORD where WORD is of letters, digits and '_', each once"
+                )
+            if parent != key and pc.index(self._inputs.keys, key).as_py() >= 0:
+                raise InputError(f"{self.step} makes {key!r} of {parent!r}, but the input has it already; rename one")
+            taken.add(key)
+            made[parent].append(result)
+        if empty := next((key for key, results in made.items() if not results), None):
+            raise RuntimeError(f"{self.step} made nothing of {empty!r}; what it gives up is Rejected with a reason")
+        return dict(made)
+
+    def _count(self, inputs: Sequence[Input], made: dict[str, Sequence[Built | str]]) -> None:
+        assert self._inputs is not None
+        reasons = ((key, result) for key, results in made.items() for result in results if isinstance(result, str))
+        self._bad.update(count_reasons(reason.replace(key, "KEY") for key, reason in reasons))
+        self.tally.inputs += len(inputs)
+        enough = min(ENOUGH, len(self._inputs.keys))
+        check_bad_rate(self._bad, max(self.tally.inputs, enough), self.max_bad_rate)
+
+    def _keep(self, input: Input, result: Built | str, unit: int | None) -> None:
+        """Store a result with this step's entry in its lineage."""
+        assert self._store is not None
+        if isinstance(result, str):
+            sample, reason = input.sample, result
+        else:
+            sample, reason = (result.sample, result.reason) if isinstance(result, Rejected) else (result, "")
+        entry = {"version": self.version, "settings": self.settings, **sample.lineage.get(self.step, {})}
+        self._store.add(input, replace(sample, lineage={**sample.lineage, self.step: entry}), reason, unit)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON cannot say of a setting: a path as text, a set in order, an object as its class and plain fields."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=str)
+    plain = (str, int, float, bool, type(None), os.PathLike)
+    fields = {name: of for name, of in getattr(value, "__dict__", {}).items() if name[0] != "_"}
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    return {"class_path": kind, "init_args": {name: of for name, of in fields.items() if isinstance(of, plain)}}

@@ -2,8 +2,8 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
+import pyarrow.compute as pc
 import torch
 from lightning import LightningModule
 from safetensors.torch import save
@@ -32,7 +32,6 @@ class EncodeLatents(LightningModule):
     def __init__(self, shards: Path, output: Path, base: str = "zai-org/CogVideoX-2b", shard_size: int = 512) -> None:
         super().__init__()
         self.shards, self.output, self.base, self.shard_size = shards, output, base, shard_size
-        self._records: dict[str, dict[str, Any]] = {}
         self._writer: ShardWriter | None = None
 
     def configure_model(self) -> None:
@@ -44,8 +43,7 @@ class EncodeLatents(LightningModule):
         """Read the records; open the shard folder."""
         if self.trainer.world_size > 1:
             raise InputError("latents are written by one process: set --trainer.devices=1")
-        rows = open_manifest(self.shards).query().to_pylist()
-        self._records = {row["key"]: row for row in rows}
+        self._rows = open_manifest(self.shards).query()
         self._writer = ShardWriter(self.output, shard_size=self.shard_size)
         self._done = finished_keys(self.output)
 
@@ -58,7 +56,7 @@ class EncodeLatents(LightningModule):
         pixels = to_device_pixels(torch.cat([batch.source[todo], batch.edited[todo]]))
         latents = encode_pixels(self.vae, pixels).to("cpu", torch.bfloat16)
         for place, i in enumerate(todo):
-            row = self._records[batch.keys[i]]
+            row = self._rows.slice(pc.index(self._rows["key"], batch.keys[i]).as_py(), 1).to_pylist()[0]
             tensors = {"source": latents[place].contiguous(), "edited": latents[len(todo) + place].contiguous()}
             made = {"base": self.base, "dtype": "bfloat16", "size": list(pixels.shape[-2:])}
             record = {**row, "lineage": {**json.loads(row["lineage"]), "latents": made}}

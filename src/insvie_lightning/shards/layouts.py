@@ -139,14 +139,15 @@ def _entry(
     caption, folder = (cells[1] if columns > 2 else ""), (cells[4] if columns == 5 else "")
     if not problem and not (name and instruction):
         problem = "the row has no video" if not name else "the row has no instruction"
-    if not problem and (outside := next(filter(_leads_outside, (name, folder)), None)):
+    if not problem and (outside := next(filter(leads_outside, (name, folder)), None)):
         problem = f"the row names {outside!r}, which is not below the folder of its CSV"
     if folder not in edited_dirs:
         edited_dirs[folder] = base / folder
     return Entry(line, name, source_dir, edited_dirs[folder], instruction, caption, cells[3], problem)
 
 
-def _leads_outside(name: str) -> bool:
+def leads_outside(name: str) -> bool:
+    """Whether a name of a file leaves the folder that it is looked up in."""
     return name.startswith(("/", "\\")) or (".." in name and ".." in re.split(r"[/\\]", name))
 
 

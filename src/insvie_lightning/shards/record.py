@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from insvie_lightning.batch import ORIGINS, Triplet
+from insvie_lightning.batch import ORIGINS, Draft, Triplet
 from insvie_lightning.errors import InputError, nearest
 
 _TEXT = {name: pa.string() for name in ("instruction", "source_caption", "edited_caption", "dataset", "edit_type")}
@@ -36,13 +36,17 @@ LATER = {"source_shard"}
 """Columns that manifests of an earlier version lack; they are read as null."""
 
 
-def describe(triplet: Triplet) -> dict[str, Any]:
-    """Return the record of a triplet: all but its pixels; `scores` and `lineage` are nested."""
-    height, width = triplet.source.size
-    texts = {name: getattr(triplet, name) for name in _TEXT}
-    shape = {"frames": len(triplet.source), "height": height, "width": width, "fps": triplet.source.fps}
-    nested = {"scores": dict(triplet.scores), "lineage": dict(triplet.lineage)}
-    return {"key": triplet.key, "origin": triplet.origin, **texts, **shape, **nested}
+def describe(sample: Draft | Triplet) -> dict[str, Any]:
+    """Return the record of a triplet or draft: all but its pixels; `scores` and `lineage` are nested.
+
+    The shape of a source without frames, which could not be read, is not known.
+    """
+    height, width = sample.source.size
+    texts = {name: getattr(sample, name) for name in _TEXT}
+    known = {"frames": len(sample.source), "height": height, "width": width, "fps": sample.source.fps}
+    shape = known if len(sample.source) else {}
+    nested = {"scores": dict(sample.scores), "lineage": dict(sample.lineage)}
+    return {"key": sample.key, "origin": sample.origin, **texts, **shape, **nested}
 
 
 def to_record(row: Mapping[str, Any]) -> dict[str, Any]:

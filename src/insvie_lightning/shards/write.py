@@ -8,7 +8,8 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -32,26 +33,36 @@ class ShardWriter:
         shard_size: Rows per shard, rejected samples included: a shard is the unit of restart.
         first_shard: Number of the first shard to write; None appends after the last finished one.
         lossless: Encode clips without loss, which only suits tiny ones.
+        taken: Keys that may not be written; None reads those of all finished shards, which takes as long as there are
+            many.
+        writer: Part of the temporary names, which tells writers apart that might be at the same shard.
 
     Raises:
         InputError: `shard_size` is below 1, or `first_shard` is a finished shard already.
     """
 
     def __init__(
-        self, folder: Path | str, *, shard_size: int = 1000, first_shard: int | None = None, lossless: bool = False
+        self,
+        folder: Path | str,
+        *,
+        shard_size: int = 1000,
+        first_shard: int | None = None,
+        lossless: bool = False,
+        taken: Iterable[str] | None = None,
+        writer: str = "",
     ) -> None:
         self.folder = Path(folder)
         if shard_size < 1:
             raise InputError(f"shard_size is {shard_size}; a shard holds at least 1 row")
         self.folder.mkdir(parents=True, exist_ok=True)
-        finished = [int(part.stem.removeprefix("shard-")) for part in finished_shards(self.folder)]
-        self._number = max(finished, default=-1) + 1 if first_shard is None else first_shard
-        if self._number in finished:
-            free = max(finished) + 1
+        self._number = next_shard(self.folder) if first_shard is None else first_shard
+        if self._path("parquet").exists():
+            free = next_shard(self.folder)
             raise InputError(f"{self.folder} already holds {self._name('tar')}; the next free number is {free}")
         self._shard_size = shard_size
         self._lossless = lossless
-        self._keys = finished_keys(self.folder)
+        self._writer = writer
+        self._keys = finished_keys(self.folder) if taken is None else set(taken)
         self._rows: list[dict[str, Any]] = []
         self._hashes: dict[str, str] = {}
         self._tar: tarfile.TarFile | None = None
@@ -122,9 +133,18 @@ class ShardWriter:
     ) -> None:
         if kind is None:
             self._finish()
-        elif self._tar is not None:
-            self._tar.close()
-            self._path("tar", temporary=True).unlink(missing_ok=True)
+        else:
+            self.discard()
+
+    def discard(self) -> None:
+        """Drop the shard in progress, for owners that cannot use a `with` statement."""
+        if self._tar is not None:
+            # What is still in the buffer may not fit on a full disk.
+            with suppress(OSError):
+                self._tar.close()
+        for suffix in ("tar", "parquet"):
+            self._path(suffix, temporary=True).unlink(missing_ok=True)
+        self._rows, self._hashes, self._tar = [], {}, None
 
     def _claim(self, key: str) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", key):
@@ -176,7 +196,13 @@ class ShardWriter:
         return f"shard-{self._number:06d}.{suffix}"
 
     def _path(self, suffix: str, temporary: bool = False) -> Path:
-        return self.folder / (f".{self._name(suffix)}.tmp" if temporary else self._name(suffix))
+        name = self._name(suffix)
+        return self.folder / (f".{name}{self._writer and '.'}{self._writer}.tmp" if temporary else name)
+
+
+def next_shard(folder: Path) -> int:
+    """Return the number after the last finished shard of a folder."""
+    return max((int(part.stem.removeprefix("shard-")) for part in finished_shards(folder)), default=-1) + 1
 
 
 def list_tar(path: Path) -> dict[str, tuple[int, int]]:

@@ -65,7 +65,7 @@ def example(split: str, index: int) -> Example:
         if target is None or _visible_share(scene, target) >= MIN_VISIBLE:
             break
     edited, instruction = _edit(rng, scene, edit_type, target)
-    return Example(f"toy-{split}-{index:07d}", scene, edited, instruction, edit_type, origin, target)
+    return Example(key_of(split, index), scene, edited, instruction, edit_type, origin, target)
 
 
 def indices(split: str, count: int, edit_types: tuple[str, ...] = (), origins: tuple[str, ...] = ()) -> list[int]:
@@ -92,6 +92,11 @@ def wrong_instruction(sample: Example) -> str:
     shape = sample.source.shapes[sample.target]
     taken = (shape.colour, sample.edited.shapes[sample.target].colour if sample.edit_type != "remove" else "")
     return f"make the {shape.name} {next(colour for colour in COLOURS if colour not in taken)}"
+
+
+def key_of(split: str, index: int) -> str:
+    """The key of example `index`, such as `toy-test-0000012`."""
+    return f"toy-{split}-{index:07d}"
 
 
 def example_of_key(key: str) -> Example:

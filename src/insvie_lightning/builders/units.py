@@ -1,0 +1,199 @@
+"""What a builder is fed: its input, cut into the units of the ledger, read in worker processes as far as needed."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from torch.utils.data import DataLoader, Dataset
+
+from insvie_lightning.batch import Draft, Triplet
+from insvie_lightning.errors import InputError
+
+if TYPE_CHECKING:
+    from insvie_lightning.builders.builder import Builder
+
+_LOOK_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One input of a step, as a data module reads it.
+
+    Attributes:
+        sample: The draft or triplet; of one that cannot be read, what is known, with a source of no frames.
+        members: The encoded files of its clips by the names that they are stored under. What a step leaves as it is
+            goes on as these bytes, and is not encoded again.
+        bad: Why it cannot be used; empty if it can.
+    """
+
+    sample: Draft | Triplet
+    members: Mapping[str, bytes] = field(default_factory=dict)
+    bad: str = ""
+
+
+class Inputs(Protocol):
+    """The whole input of a step, in a fixed order; nothing is read before it is asked for."""
+
+    @property
+    def keys(self) -> pa.ChunkedArray:
+        """The key of every input."""
+
+    @property
+    def reading(self) -> Mapping[str, Any]:
+        """What makes the samples what they are (frames, size ...), in JSON types; what is under `at` says where."""
+
+    def __getitem__(self, index: int) -> Input:
+        """Read one input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A batch of a builder.
+
+    Attributes:
+        unit: Number of the unit; None of a batch that is run to keep step with other ranks, or to measure: its
+            results are dropped.
+        inputs: One or more.
+        last: Whether the unit ends with it.
+    """
+
+    unit: int | None
+    inputs: tuple[Input, ...]
+    last: bool
+
+
+Place = tuple[int | None, int, bool]
+"""Unit, number of the input, and whether it is the last of its batch's unit."""
+
+
+def check_keys(keys: pa.ChunkedArray, source: str) -> None:
+    """Refuse keys that are not legal or come twice.
+
+    Raises:
+        InputError: The first such key.
+    """
+    if not len(keys):
+        raise InputError(f"{source} holds nothing to build from")
+    legal = pc.match_substring_regex(keys, r"^[A-Za-z0-9_-]+$")
+    if not pc.all(legal).as_py():
+        raise InputError(
+            f"{source}: the key {keys[pc.index(legal, False).as_py()].as_py()!r} is not legal; "
+            "it may hold letters, digits, '_' and '-' only"
+        )
+    if pc.count_distinct(keys).as_py() < len(keys):
+        counts = keys.value_counts()
+        twice = counts.field("values")[pc.index(pc.greater(counts.field("counts"), 1), True).as_py()]
+        raise InputError(f"{source}: the key {twice.as_py()!r} is used twice; keys are unique in a data set")
+
+
+def hash_keys(keys: pa.ChunkedArray) -> str:
+    """Hash keys and their order."""
+    digest = hashlib.sha256()
+    for chunk in keys.chunks:
+        digest.update("\n".join(chunk.to_pylist()).encode() + b"\n")
+    return digest.hexdigest()
+
+
+class UnitLoader:
+    """Batches of the units that are free, claimed as they are reached; iterating ends when the whole job is finished.
+
+    Every process claims for itself, so that a slow one holds nobody up, and what a dead one leaves is taken over. In
+    lockstep, where ranks meet inside the model, rank r of n has every n-th unit from the r-th on, and ranks with less
+    work run batches whose results are dropped until the last is done.
+
+    Args:
+        builder: What is fed; its ledger is open.
+        inputs: The whole input.
+        batch_size: Inputs a batch; a batch lies within one unit.
+        num_workers: Processes that read.
+    """
+
+    def __init__(self, builder: Builder, inputs: Inputs, batch_size: int, num_workers: int) -> None:
+        self.builder, self.inputs = builder, inputs
+        self.batch_size, self.num_workers = batch_size, num_workers
+
+    def __len__(self) -> int:
+        """At most so many batches: those of all units that are not finished, and 1 where all are."""
+        # With a length Lightning fetches no batch ahead, so that whoever waits here has written all that he made.
+        if self.builder.rehearsal:
+            return math.ceil(min(self.builder.rehearsal, len(self.inputs.keys)) / self.batch_size)
+        return max(1, sum(map(self._batches, self.builder.ledger.unfinished())))
+
+    def __iter__(self) -> Iterator[Work]:
+        """Read the batches of this process."""
+        builder = self.builder
+        if builder.rehearsal:
+            count = min(builder.rehearsal, len(self.inputs.keys))
+            yield from self._read(self._cut(None, range(count)))
+        elif builder.lockstep:
+            yield from self._read(self._in_step(builder.trainer.global_rank, builder.trainer.world_size))
+        else:
+            while left := builder.ledger.unfinished():
+                free = (unit for unit in left if builder.ledger.claim(unit))
+                if (first := next(free, None)) is None:
+                    time.sleep(_LOOK_SECONDS)
+                    continue
+                yield from self._read(self._claimed(first, free))
+
+    def _read(self, places: Iterator[list[Place]]) -> Iterator[Work]:
+        # The order of batches is kept whatever the number of workers; claims are made here, in the parent.
+        yield from DataLoader(
+            _Reader(self.inputs),
+            batch_sampler=places,
+            num_workers=self.num_workers,
+            collate_fn=_to_work,
+        )
+
+    def _claimed(self, first: int, free: Iterator[int]) -> Iterator[list[Place]]:
+        yield from self._cut(first, self._range(first))
+        for unit in free:
+            yield from self._cut(unit, self._range(unit))
+
+    def _in_step(self, rank: int, ranks: int) -> Iterator[list[Place]]:
+        """One agreed number of batches for every rank."""
+        unfinished: list[int] = self.builder.trainer.strategy.broadcast(self.builder.ledger.unfinished())
+        shares = [unfinished[r::ranks] for r in range(ranks)]
+        rounds = max(sum(map(self._batches, share)) for share in shares)
+        done = 0
+        for unit in shares[rank]:
+            mine = unit if self.builder.ledger.claim(unit) else None
+            for batch in self._cut(mine, self._range(unit)):
+                done += 1
+                yield batch
+        padding = list(self._cut(None, self._range((shares[rank] or unfinished or [0])[0])))
+        yield from islice(cycle(padding), rounds - done)
+
+    def _range(self, unit: int) -> range:
+        size = self.builder.shard_size
+        return range(unit * size, min((unit + 1) * size, len(self.inputs.keys)))
+
+    def _batches(self, unit: int) -> int:
+        return math.ceil(len(self._range(unit)) / self.batch_size)
+
+    def _cut(self, unit: int | None, numbers: range) -> Iterator[list[Place]]:
+        for start in range(0, len(numbers), self.batch_size):
+            batch = numbers[start : start + self.batch_size]
+            yield [(unit, number, batch[-1] == numbers[-1]) for number in batch]
+
+
+class _Reader(Dataset[tuple[Place, Input]]):
+    """Reads the inputs at given places."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.inputs = inputs
+
+    def __getitem__(self, place: Any) -> tuple[Place, Input]:
+        return place, self.inputs[place[1]]
+
+
+def _to_work(read: list[tuple[Place, Input]]) -> Work:
+    unit, _, last = read[0][0]
+    return Work(unit, tuple(input for _, input in read), last)
