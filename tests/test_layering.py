@@ -8,7 +8,19 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src/insvie_lightning"
 FLOORS = {
     0: {"errors"},
-    1: {"batch", "config", "decode", "diffusion", "edit_list", "judges", "nets", "plugins", "quarantine", "video"},
+    1: {
+        "batch",
+        "camera",
+        "config",
+        "decode",
+        "diffusion",
+        "edit_list",
+        "judges",
+        "nets",
+        "plugins",
+        "quarantine",
+        "video",
+    },
     2: {"metrics", "shards", "toy", "weights"},
     3: {"builders", "editors", "pretraining", "report"},
     4: {"cli", "commands", "lightning_cli"},

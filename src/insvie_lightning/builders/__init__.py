@@ -1,6 +1,18 @@
 """LightningModules that are only predicted with: each is one step of building a data set."""
 
+from insvie_lightning.builders.captions import BuildCaptions
+from insvie_lightning.builders.first_frames import BuildFirstFrames
+from insvie_lightning.builders.image_editors import CosXLEdit, InstructPix2Pix
 from insvie_lightning.builders.latents import EncodeLatents
+from insvie_lightning.builders.static import BuildStatic
 from insvie_lightning.builders.toy import BuildToy
 
-__all__ = ["BuildToy", "EncodeLatents"]
+__all__ = [
+    "BuildCaptions",
+    "BuildFirstFrames",
+    "BuildStatic",
+    "BuildToy",
+    "CosXLEdit",
+    "EncodeLatents",
+    "InstructPix2Pix",
+]

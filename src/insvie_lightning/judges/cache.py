@@ -12,24 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from insvie_lightning.judges.prompts import Question
+from insvie_lightning.judges.asked import Asked
 
 
-def describe(identity: Mapping[str, Any], question: Question) -> dict[str, Any]:
-    """What makes two questions the same: the model and how it is asked, the prompt's version, the edit.
+def describe(identity: Mapping[str, Any], question: Asked[Any]) -> dict[str, Any]:
+    """What makes two questions the same: the model and how it is asked, and the question's facts.
 
     Args:
         identity: The model's name, and what else changes its answers.
-        question: The frames are told apart by SHA-256 of their shape and pixels.
+        question: What is asked.
     """
-    return {
-        **identity,
-        "prompt": question.prompt.name,
-        "version": question.prompt.version,
-        "instruction": question.instruction,
-        "source_sha256": _sha256(question.source),
-        "edited_sha256": _sha256(question.edited),
-    }
+    return {**identity, **question.facts}
 
 
 class AnswerCache:
@@ -65,7 +58,8 @@ class AnswerCache:
         os.replace(part, path)
 
 
-def _sha256(frames: np.ndarray) -> str:
+def hash_frames(frames: np.ndarray) -> str:
+    """SHA-256 of the shape and the pixels of frames."""
     digest = hashlib.sha256(f"{frames.dtype} {frames.shape}".encode())
     digest.update(np.ascontiguousarray(frames).data)
     return digest.hexdigest()

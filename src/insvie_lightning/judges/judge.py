@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol
 
 from insvie_lightning.errors import InputError
+from insvie_lightning.judges.asked import Answer, Asked
 from insvie_lightning.judges.cache import AnswerCache, describe
-from insvie_lightning.judges.prompts import Question
-from insvie_lightning.judges.reply import Reply, parse_reply
+from insvie_lightning.judges.reply import Reply
 
 
 class VisionLanguageModel(Protocol):
@@ -32,7 +32,7 @@ class VisionLanguageModel(Protocol):
         """
         ...
 
-    def reply(self, question: Question, earlier: tuple[tuple[str, str], ...] = ()) -> Reply:
+    def reply(self, question: Asked[Any], earlier: tuple[tuple[str, str], ...] = ()) -> Reply:
         """Reply to a question; `earlier` are replies that could not be read, each with what was said to it.
 
         Raises:
@@ -42,11 +42,11 @@ class VisionLanguageModel(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Generic[Answer]):
     """What became of a question.
 
     Attributes:
-        answer: The score, or the number of the best candidate; None is missing.
+        answer: The score, the number of the best candidate, or texts by key; None is missing.
         reason: Why it is missing; else empty.
         replies: Raw replies in their order; all but the last could not be read.
         prompt_tokens: Of all requests together.
@@ -55,7 +55,7 @@ class Verdict:
         cached: The verdict was read from the cache, and costs nothing now.
     """
 
-    answer: int | None
+    answer: Answer | None
     reason: str = ""
     replies: tuple[str, ...] = ()
     prompt_tokens: int = 0
@@ -76,7 +76,7 @@ class Spent:
     completion_tokens: int = 0
     usd: float = 0.0
 
-    def plus(self, verdict: Verdict) -> Spent:
+    def plus(self, verdict: Verdict[Any]) -> Spent:
         """The sum with one more verdict."""
         asked = replace(self, questions=self.questions + 1, missing=self.missing + (verdict.answer is None))
         if verdict.cached:
@@ -131,7 +131,7 @@ class VLMJudge:
         self.spent = Spent()
         self._lock = threading.Lock()
 
-    def ask(self, question: Question) -> Verdict:
+    def ask(self, question: Asked[Answer]) -> Verdict[Answer]:
         """Answer one question; safe in several threads.
 
         Raises:
@@ -147,13 +147,13 @@ class VLMJudge:
             self.spent = self.spent.plus(verdict)
         return verdict
 
-    def ask_all(self, questions: Iterable[Question]) -> Iterator[Verdict]:
+    def ask_all(self, questions: Iterable[Asked[Answer]]) -> Iterator[Verdict[Answer]]:
         """Answer questions in their order, `concurrency` at a time; they are drawn as they are needed.
 
         Raises:
             Unavailable: As `ask`; questions that wait are given up.
         """
-        waiting: deque[Future[Verdict]] = deque()
+        waiting: deque[Future[Verdict[Answer]]] = deque()
         with ThreadPoolExecutor(self.concurrency) as pool:
             try:
                 for question in questions:
@@ -166,14 +166,14 @@ class VLMJudge:
                 for future in waiting:
                     future.cancel()
 
-    def recall(self, question: Question) -> Verdict | None:
+    def recall(self, question: Asked[Answer]) -> Verdict[Answer] | None:
         """The verdict in the cache; None where there is none, or where a missing one is to be asked for again."""
         return self._recall(self._describe(question))
 
-    def _describe(self, question: Question) -> dict[str, Any]:
+    def _describe(self, question: Asked[Any]) -> dict[str, Any]:
         return {} if self.cache is None else describe(self.model.identity, question)
 
-    def _recall(self, asked: dict[str, Any]) -> Verdict | None:
+    def _recall(self, asked: dict[str, Any]) -> Verdict[Any] | None:
         answer = None if self.cache is None else self.cache.read(asked)
         if answer is None:
             return None
@@ -183,12 +183,12 @@ class VLMJudge:
             return None
         return None if self.retry_missing and verdict.answer is None else verdict
 
-    def _converse(self, question: Question) -> Verdict:
+    def _converse(self, question: Asked[Answer]) -> Verdict[Answer]:
         """Ask until a reply can be read, at most `reasks` times more."""
-        key, legal = question.prompt.key, question.legal
         replies: list[Reply] = []
         earlier: tuple[tuple[str, str], ...] = ()
-        answer, reason = None, ""
+        answer: Answer | None = None
+        reason = ""
         while answer is None and len(replies) <= self.reasks:
             reply = self.model.reply(question, earlier)
             if reply.fault:
@@ -196,7 +196,7 @@ class VLMJudge:
                 break
             replies.append(reply)
             try:
-                answer, reason = parse_reply(reply.text, key, legal), ""
+                answer, reason = question.read(reply.text), ""
             except InputError as error:
                 reason = f"{error}{'; it was cut short, so raise max_tokens' if reply.cut else ''}"
                 earlier = (*earlier, (reply.text, f"That could not be read. {question.form}"))

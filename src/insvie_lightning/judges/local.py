@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from insvie_lightning.errors import InputError, first_line
-from insvie_lightning.judges.prompts import Question
+from insvie_lightning.judges.asked import Asked
 from insvie_lightning.judges.reply import Reply
 from insvie_lightning.nets.hub import model_folder
 
@@ -49,13 +49,13 @@ class LocalModel:
             self._load()
 
     @torch.inference_mode()
-    def reply(self, question: Question, earlier: tuple[tuple[str, str], ...] = ()) -> Reply:
+    def reply(self, question: Asked[Any], earlier: tuple[tuple[str, str], ...] = ()) -> Reply:
         """Generate the likeliest reply; see `judge.VisionLanguageModel`.
 
         Raises:
             InputError: As `check`.
         """
-        messages = [_message("system", question.prompt.system), _message("user", *question.content)]
+        messages = [_message("system", question.system), _message("user", *question.content)]
         for text, complaint in earlier:
             messages += [_message("assistant", text), _message("user", complaint)]
         with self._lock:

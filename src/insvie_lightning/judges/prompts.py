@@ -7,8 +7,15 @@ gives the prompt a new `version`: answers to the old one stay in the cache under
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+from insvie_lightning.judges.cache import hash_frames
+from insvie_lightning.judges.reply import parse_reply, reply_schema
+
+NONE_GOOD = -1
+"""The answer that rejects all candidates."""
 
 _CRITERIA = {
     "adherence": "Adherence: the edit does what the instruction says, all of it and nothing besides.",
@@ -36,7 +43,7 @@ class Prompt:
         request: What it is asked; `{instruction}`, `{source}`, `{edited}` and `{last}` stand for the instruction, the
             numbers of source and edited frames, and the number of the last edited one.
         key: The reply's only key.
-        scale: The legal answers; None are the numbers of the edited frames, from 0.
+        scale: The legal answers; None are the numbers of the edited frames, from 0, and `NONE_GOOD`.
     """
 
     name: str
@@ -62,17 +69,24 @@ class Question:
         instruction: The sentence by which the edit was made.
         source: Frames before the edit, N 3 H W, uint8.
         edited: Frames after it, or candidates of one frame, M 3 H W, uint8.
+        caption: What the edit should show, for models that compare pictures with captions; the others are not told.
     """
 
     prompt: Prompt
     instruction: str
     source: np.ndarray
     edited: np.ndarray
+    caption: str = ""
 
     @property
     def legal(self) -> tuple[int, ...]:
         """The legal answers."""
-        return tuple(range(len(self.edited))) if self.prompt.scale is None else self.prompt.scale
+        return (NONE_GOOD, *range(len(self.edited))) if self.prompt.scale is None else self.prompt.scale
+
+    @property
+    def system(self) -> str:
+        """See `Asked`."""
+        return self.prompt.system
 
     @property
     def content(self) -> tuple[str | np.ndarray, ...]:
@@ -87,6 +101,27 @@ class Question:
         """The sentence that says what a reply looks like."""
         middle = self.legal[len(self.legal) // 2]
         return f'Reply with one JSON object and nothing else, for example {{"{self.prompt.key}": {middle}}}'
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """See `Asked`."""
+        return reply_schema(self.prompt.key, self.legal)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """See `Asked`; frames are told apart by SHA-256 of their shape and pixels."""
+        return {
+            "prompt": self.prompt.name,
+            "version": self.prompt.version,
+            "instruction": self.instruction,
+            "source_sha256": hash_frames(self.source),
+            "edited_sha256": hash_frames(self.edited),
+            **({"caption": self.caption} if self.caption else {}),
+        }
+
+    def read(self, text: str) -> int:
+        """See `Asked`."""
+        return parse_reply(text, self.prompt.key, self.legal)
 
 
 def _video_request(ask: str) -> str:
@@ -127,17 +162,19 @@ FILTERING = Prompt("filtering", "1", _lines(_FILTERING), _OVERALL)
 
 SCREENING = Prompt(
     "screening",
-    "1",
+    "2",
     _lines(_SCREENING),
     "First comes a source picture, then {edited} candidates of its edited version, numbered from 0 to {last}. "
     'The instruction of the edit: "{instruction}"\n'
-    "Which candidate does best what is asked and looks the most natural?",
+    "Which candidate does best what is asked and looks the most natural? Answer -1 if none is fit to be shown: none "
+    "does what is asked, or all are broken.",
     key="best_image",
     scale=None,
 )
 """The first stage of building data: one source frame and six candidates [supplement 7.2].
 
-The paper's prompt announces five candidates and numbers six, 0 to 5; this one says how many there are.
+The paper's prompt announces five candidates and numbers six, 0 to 5; this one says how many there are. The paper's
+judge has to choose one; this one may reject all, and what is done about it is left to who asks.
 """
 
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from insvie_lightning.errors import InputError
 
-_LONGEST = 20_000
-_QUOTES = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
+LONGEST = 20_000
+"""So many characters of a reply are read, the last ones."""
+CURLY_QUOTES = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
 _WHOLE = re.compile(r"[+-]?\d+(\.0+)?")
 
 
@@ -60,16 +61,18 @@ def parse_reply(text: str, key: str, legal: Sequence[int]) -> int:
     Raises:
         InputError: There is none, or it is not legal, or there are several; the message says which.
     """
-    text = text[-_LONGEST:].rpartition("</think>")[2].translate(_QUOTES).strip()
+    text = text[-LONGEST:].rpartition("</think>")[2].translate(CURLY_QUOTES).strip()
     found = list(_in_objects(text, key)) or list(_by_name(text, key)) or ([text] if _WHOLE.fullmatch(text) else [])
     if not found:
-        raise InputError(f"the reply {_short(text)} has no {key!r}")
+        raise InputError(f"the reply {shorten(text)} has no {key!r}")
     answers = {_whole(value) for value in found}
     if len(answers) > 1:
-        raise InputError(f"the reply {_short(text)} has several values of {key!r}")
+        raise InputError(f"the reply {shorten(text)} has several values of {key!r}")
     answer = answers.pop()
     if answer is None or answer not in legal:
-        raise InputError(f"the reply {_short(text)} has a {key!r} that is no whole number of {legal[0]} to {legal[-1]}")
+        raise InputError(
+            f"the reply {shorten(text)} has a {key!r} that is no whole number of {legal[0]} to {legal[-1]}"
+        )
     return answer
 
 
@@ -97,5 +100,6 @@ def _whole(value: Any) -> int | None:
     return int(float(value)) if _WHOLE.fullmatch(str(value).strip()) else None
 
 
-def _short(text: str) -> str:
+def shorten(text: str) -> str:
+    """A reply as it is quoted in an error."""
     return repr(text if len(text) <= 80 else text[:77] + "...")

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from insvie_lightning.errors import InputError, first_line
-from insvie_lightning.judges.prompts import Question
-from insvie_lightning.judges.reply import Reply, Unavailable, reply_schema
+from insvie_lightning.judges.asked import Asked
+from insvie_lightning.judges.reply import Reply, Unavailable
 
 if TYPE_CHECKING:
     import openai
@@ -87,20 +87,20 @@ class Server:
         except openai.APIError:
             pass  # some servers have no list of models
 
-    def reply(self, question: Question, earlier: tuple[tuple[str, str], ...] = ()) -> Reply:
+    def reply(self, question: Asked[Any], earlier: tuple[tuple[str, str], ...] = ()) -> Reply:
         """Ask the server once; see `judge.VisionLanguageModel`."""
         import openai
         from openai.types.chat import ChatCompletion
 
         messages: list[dict[str, Any]] = [
-            {"role": "system", "content": question.prompt.system},
+            {"role": "system", "content": question.system},
             {"role": "user", "content": [self._part(part) for part in question.content]},
         ]
         for text, complaint in earlier:
             messages.append({"role": "assistant", "content": text or "(nothing)"})
             messages.append({"role": "user", "content": complaint})
         try:
-            completion = self._create(messages, reply_schema(question.prompt.key, question.legal))
+            completion = self._create(messages, question.schema)
         except openai.APIError as error:
             status = getattr(error, "status_code", None)
             if status in (400, 413, 422, 500):
@@ -179,7 +179,7 @@ class Server:
             case openai.APITimeoutError():
                 what = f"did not answer within {self.timeout_seconds:g} s; raise timeout_seconds or ask fewer at a time"
             case openai.APIConnectionError():
-                what = f"cannot be reached ({_said(error)}); is it running, and base_url right?"
+                what = f"cannot be reached ({_said(error)}): start it, or correct base_url"
             case openai.AuthenticationError() | openai.PermissionDeniedError():
                 what = f"refuses the key ({_said(error)}); set OPENAI_API_KEY or INSVIE_JUDGE_API_KEY"
             case openai.NotFoundError():
