@@ -1,6 +1,7 @@
 """LightningModules that are only predicted with: each is one step of building a data set."""
 
 from insvie_lightning.builders.captions import BuildCaptions
+from insvie_lightning.builders.filter import FilterTriplets
 from insvie_lightning.builders.first_frames import BuildFirstFrames
 from insvie_lightning.builders.image_editors import CosXLEdit, InstructPix2Pix
 from insvie_lightning.builders.latents import EncodeLatents
@@ -14,5 +15,6 @@ __all__ = [
     "BuildToy",
     "CosXLEdit",
     "EncodeLatents",
+    "FilterTriplets",
     "InstructPix2Pix",
 ]
