@@ -5,12 +5,14 @@ from insvie_lightning.builders.filter import FilterTriplets
 from insvie_lightning.builders.first_frames import BuildFirstFrames
 from insvie_lightning.builders.image_editors import CosXLEdit, InstructPix2Pix
 from insvie_lightning.builders.latents import EncodeLatents
+from insvie_lightning.builders.sets import BuildSets
 from insvie_lightning.builders.static import BuildStatic
 from insvie_lightning.builders.toy import BuildToy
 
 __all__ = [
     "BuildCaptions",
     "BuildFirstFrames",
+    "BuildSets",
     "BuildStatic",
     "BuildToy",
     "CosXLEdit",
