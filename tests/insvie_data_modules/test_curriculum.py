@@ -326,3 +326,15 @@ def test_a_run_reads_published_zips_where_they_lie(tmp_path: Path, make_clip: Ca
     assert [line["key"] for line in bad] == ["openvid0"]
     assert bad[0]["reason"] == f"{archive_path}: the member at byte 0 is damaged"
     assert "openvid0" not in {key for _, keys, _ in model.seen for key in keys}
+
+
+def test_a_rehearsal_has_a_share_of_the_steps() -> None:
+    stages = [Stage("a", steps=2000), Stage("b", steps=3, where="judge > 4")]
+    data = Curriculum("unused", stages, steps_scale=0.05)
+    assert data.stages == [Stage("a", steps=100), Stage("b", steps=1, where="judge > 4")]
+    assert stages[0].steps == 2000
+    for scale in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="legal are numbers above 0"):
+            Curriculum("unused", stages, steps_scale=scale)
+    with pytest.raises(InputError, match="stage 'a' has steps: 0"):
+        Curriculum("unused", [Stage("a", steps=0)], steps_scale=0.05)
