@@ -1,5 +1,6 @@
 """First-party callbacks and the run's logger; importing this package registers them."""
 
+from insvie_callbacks.build_progress import BuildProgress, Preflight
 from insvie_callbacks.clip import ClipFrame, ClipTemporal, ClipText, PickScore
 from insvie_callbacks.dover import Dover
 from insvie_callbacks.edit_samples import EditSamples
@@ -18,6 +19,7 @@ from insvie_callbacks.write_edits import WriteEdits
 
 __all__ = [
     "EPE",
+    "BuildProgress",
     "ClipFrame",
     "ClipTemporal",
     "ClipText",
@@ -27,6 +29,7 @@ __all__ = [
     "LoraEMA",
     "PickScore",
     "Pixels",
+    "Preflight",
     "RunLog",
     "SaveEditor",
     "Summary",

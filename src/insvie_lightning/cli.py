@@ -18,6 +18,7 @@ COMMANDS = {
     "edit": "edit one video by an instruction",
     "shards": "convert, verify, select and count data sets",
     "weights": "read released checkpoints, and write editors for other programs",
+    "explain": "print everything that made a sample of a data set",
     "report": "make one HTML page out of a run or a data set",
     "list": "what is registered: plug-ins by family, and the shipped recipes",
     "doctor": "what this machine has and lacks, and what to do about it",

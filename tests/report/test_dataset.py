@@ -1,3 +1,4 @@
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 
 from insvie_lightning.batch import Clip, Triplet
+from insvie_lightning.errors import InputError
 from insvie_lightning.report.dataset import read_dataset
 from insvie_lightning.report.media import Budget
 from insvie_lightning.report.page import write_report
@@ -68,3 +70,22 @@ def test_the_guidance_that_the_judge_picked_is_a_histogram(tmp_path: Path) -> No
     assert {line.name: line.last for line in chart.lines} == {"median": "5", "lowest": "3", "highest": "8"}
     ticks = [int(text) for text in re.findall(r">(\d+)</text>", str(chart.svg))]
     assert ticks[:4] == [3, 5, 6, 8]  # a bar for each scale, not 24 bins
+
+
+def test_the_funnel_over_the_steps_is_drawn(tmp_path: Path, make_dataset: Callable[..., Path]) -> None:
+    folder = make_dataset(tmp_path / "data")
+    assert read_dataset(folder, Budget()).steps == ()
+    steps = [
+        {"step": "BuildX", "inputs": 8, "accepted": 10, "rejected": {"judge N is below N": 2}},
+        {"step": "Filter", "inputs": 10, "accepted": 4, "rejected": {"too still": 5, "cut": 1}},
+    ]
+    (folder / "funnel.json").write_text(json.dumps({"steps": steps}))
+    bars = read_dataset(folder, Budget()).steps
+    assert [(bar.label, bar.count, bar.percent, bar.note) for bar in bars] == [
+        ("into BuildX", 8, 80.0, ""),
+        ("out of BuildX", 10, 100.0, "2 x judge N is below N"),
+        ("out of Filter", 4, 40.0, "5 x too still; 1 x cut"),
+    ]
+    (folder / "funnel.json").write_text("{")
+    with pytest.raises(InputError, match="no readable funnel"):
+        read_dataset(folder, Budget())

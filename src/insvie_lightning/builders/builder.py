@@ -9,7 +9,6 @@ import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -120,6 +119,16 @@ class Builder(LightningModule, ABC, Generic[Sample]):
             raise InputError(f"{self.step} takes drafts: feed it from RawVideos, Images, ImagePairs or Drafts")
         return self._ledger
 
+    def input_count(self) -> int:
+        """Number of inputs of the whole job."""
+        return 0 if self._inputs is None else len(self._inputs.keys)
+
+    def finished_inputs(self) -> int:
+        """How many of them lie in finished units, whoever made them."""
+        finished = self.ledger.finished()
+        short = self.ledger.units * self.shard_size - self.input_count() if self.ledger.units - 1 in finished else 0
+        return len(finished) * self.shard_size - short
+
     def feed(self, inputs: Inputs, batch_size: int, num_workers: int = 0) -> UnitLoader:
         """Open the ledger over some inputs, and return the loader to predict with.
 
@@ -177,8 +186,7 @@ class Builder(LightningModule, ABC, Generic[Sample]):
         assert self._store is not None
         self._store.close()
         if not self.rehearsal and self.trainer.is_global_zero and not self.ledger.unfinished():
-            with suppress(OSError):
-                (self.output / ".claims").rmdir()
+            self.ledger.tidy()
             write_funnel(self.output, shown=True)
 
     def _make_all(self, inputs: Sequence[Input]) -> dict[str, Sequence[Built | str]]:

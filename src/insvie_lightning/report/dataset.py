@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -19,6 +19,7 @@ from insvie_lightning.report.curves import Chart, Line
 from insvie_lightning.report.media import Budget, Gallery, Sample, preview
 from insvie_lightning.report.values import number, show, title
 from insvie_lightning.shards.composition import Part, compose
+from insvie_lightning.shards.funnel import Step, read_funnel
 from insvie_lightning.shards.manifest import Manifest, finished_shards, open_manifest
 from insvie_lightning.shards.read import read_member, shard_of
 from insvie_lightning.shards.record import COLUMNS
@@ -46,6 +47,7 @@ class DataSet:
         counts: Title -> bars over the accepted samples.
         composition: The accepted samples by origin, and all of them.
         funnel: `accepted`, then the reasons of rejection; empty where nothing was rejected.
+        steps: What the steps that built it left, the first input before them; empty where that is not known.
         scores: A histogram per score.
     """
 
@@ -58,6 +60,7 @@ class DataSet:
     counts: Mapping[str, tuple[Bar, ...]]
     composition: tuple[Part, ...]
     funnel: tuple[Bar, ...]
+    steps: tuple[Bar, ...]
     scores: tuple[Chart, ...]
     gallery: Gallery
 
@@ -93,6 +96,7 @@ def read_dataset(folder: Path, budget: Budget) -> DataSet:
         },
         composition=compose(accepted),
         funnel=_funnel(accepted.num_rows, rejected),
+        steps=_steps(read_funnel(folder)),
         scores=_scores(accepted),
         gallery=_gallery(manifest, accepted, budget),
     )
@@ -128,6 +132,18 @@ def _funnel(accepted: int, rejected: pa.Table) -> tuple[Bar, ...]:
     bars = _bars((_cause(row["reason"]) for row in rows), whole=accepted + len(rows))
     noted = [Bar(bar.label, bar.count, bar.percent, "; ".join(examples.get(bar.label, [])[:3])) for bar in bars]
     return Bar("accepted", accepted, 100 * accepted / (accepted + len(rows))), *noted
+
+
+def _steps(steps: Sequence[Step]) -> tuple[Bar, ...]:
+    """Draw the funnel over all steps: each bar is what is left, in percent of the widest."""
+    if not steps:
+        return ()
+    widest = max([steps[0].inputs, *(step.accepted for step in steps)])
+    bars = [Bar(f"into {steps[0].step}", steps[0].inputs, 100 * steps[0].inputs / widest)]
+    for step in steps:
+        lost = "; ".join(f"{count} x {reason}" for reason, count in list(step.rejected.items())[:3])
+        bars.append(Bar(f"out of {step.step}", step.accepted, 100 * step.accepted / widest, lost))
+    return tuple(bars)
 
 
 def _cause(reason: str | None) -> str:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +73,7 @@ class Ledger:
 
     def __init__(self, folder: Path, units: int, stale_seconds: float = 300.0) -> None:
         self.folder, self.units, self.stale_seconds = folder, units, stale_seconds
-        self.owner = Owner.here()
+        self._owner = Owner.here()
         self._claims = folder / CLAIMS
         self._held: dict[int, Path] = {}
         self._seen: dict[Path, tuple[int, float]] = {}
@@ -79,6 +81,13 @@ class Ledger:
         self._closed = threading.Event()
         self._beat: threading.Thread | None = None
         self._claims.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def owner(self) -> Owner:
+        """This process, in a forked one, too."""
+        if self._owner.pid != os.getpid():
+            self._owner = Owner.here()
+        return self._owner
 
     @property
     def writer(self) -> str:
@@ -146,14 +155,19 @@ class Ledger:
         self._closed.set()
         for unit in list(self._held):
             self.release(unit)
-        with suppress(OSError):
-            self._claims.rmdir()
+
+    def tidy(self) -> None:
+        """Remove what only workers need, once every unit is finished; the dead may have left some of it."""
+        shutil.rmtree(self._claims, ignore_errors=True)
+        for leftover in chain(self.folder.glob(".shard-*.tmp"), self.folder.glob(".*.json.*.tmp")):
+            leftover.unlink(missing_ok=True)
 
     def _part(self, unit: int) -> Path:
         return self.folder / f"shard-{unit:06d}.parquet"
 
     def _generations(self, unit: int) -> list[Path]:
-        return sorted(self._claims.glob(f"{unit:06d}.*"), key=_number)
+        names = [name for name in os.listdir(self._claims) if name.startswith(f"{unit:06d}.")]
+        return sorted((self._claims / name for name in names), key=_number)
 
     def _stale(self, claim: Path) -> bool:
         try:
