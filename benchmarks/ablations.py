@@ -6,7 +6,7 @@ Hardware: two CPU cores, about 6 minutes a run when they are idle: 27 runs take 
 Result:   a table of the differences to the full recipe, seed by seed: mean and standard deviation of recolour accuracy,
           removal accuracy and PSNR on held-out scenes, written to `benchmarks/ablations.md` whatever it says.
 
-Every run is what a user would type: `insvie fit -c curriculum -c toy -c ablations/NAME`, then `insvie test -c test_toy`.
+Every run is what a user types: `insvie fit -c curriculum -c toy -c ablations/NAME`, then `insvie test -c test_toy`.
 All share one data set, half of which is flawed in the ways that the filters are there for.
 """
 

@@ -3,7 +3,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from insvie_lightning.judges import FILTERING, QUALITY, SCREENING, TEMPORAL, TEXT, Question, pick_frames
+from insvie_lightning.judges import FILTERING, NONE_GOOD, QUALITY, SCREENING, TEMPORAL, TEXT, Question, pick_frames
 
 
 def frames(count: int) -> np.ndarray:
@@ -17,7 +17,7 @@ def frames(count: int) -> np.ndarray:
         (TEXT, "1", "6dad554ac480"),
         (QUALITY, "1", "aa7cedffe100"),
         (FILTERING, "1", "aa7cedffe100"),
-        (SCREENING, "1", "2fb06901d63b"),
+        (SCREENING, "2", "cd88437b64ad"),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
@@ -44,9 +44,10 @@ def test_the_source_comes_first_then_the_edit():
     assert content[0].endswith('for example {"score": 3}')
 
 
-def test_screening_numbers_its_candidates_from_zero():
+def test_screening_numbers_its_candidates_from_zero_and_may_reject_all():
     question = Question(SCREENING, "paint it", frames(1), frames(6))
-    assert question.legal == (0, 1, 2, 3, 4, 5)
+    assert question.legal == (NONE_GOOD, 0, 1, 2, 3, 4, 5)
+    assert "Answer -1 if none" in question.content[0] and question.read("{'best_image': -1}") == NONE_GOOD
     assert "6 candidates" in question.content[0] and "from 0 to 5" in question.content[0]
     assert "best_image" in question.content[0]
 

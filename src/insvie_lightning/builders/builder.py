@@ -58,7 +58,8 @@ class Builder(LightningModule, ABC, Generic[Sample]):
     lossless: bool = False
     """Whether clips are stored without loss, which only suits tiny ones."""
     elsewhere: frozenset[str] = frozenset({"output", "max_bad_rate"})
-    """Settings that do not change what is made: a rerun may have others."""
+    """Settings that do not change what is made, so that a rerun may have others; or that `settings` tells in its own
+    words, since they are objects."""
 
     def __init__(self, output: Path, shard_size: int = 256, max_bad_rate: float = 0.5) -> None:
         super().__init__()
@@ -66,7 +67,7 @@ class Builder(LightningModule, ABC, Generic[Sample]):
             raise InputError(
                 f"shard_size is {shard_size}, max_bad_rate {max_bad_rate}; legal are 1 or more, and shares from 0 to 1"
             )
-        self.save_hyperparameters(logger=False)
+        self.save_hyperparameters(logger=False, ignore=sorted(self.elsewhere))
         self.output, self.shard_size, self.max_bad_rate = Path(output), shard_size, max_bad_rate
         self.rehearsal = 0
         """Make the first so many inputs only, and write nothing; 0 is the real thing."""
@@ -100,8 +101,7 @@ class Builder(LightningModule, ABC, Generic[Sample]):
     @property
     def settings(self) -> dict[str, Any]:
         """What the step was set to, in JSON types: all that changes what is made."""
-        aside = {*self.elsewhere, "shard_size"}
-        chosen = {name: value for name, value in self.hparams.items() if name not in aside and name[0] != "_"}
+        chosen = {name: value for name, value in self.hparams.items() if name != "shard_size" and name[0] != "_"}
         plain: dict[str, Any] = json.loads(json.dumps(chosen, default=_plain))
         return plain
 

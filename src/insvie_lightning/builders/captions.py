@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from insvie_lightning.batch import Draft, Rejected
 from insvie_lightning.builders.builder import Builder, Built
 from insvie_lightning.builders.drafts import seed_of
 from insvie_lightning.errors import InputError, nearest
-from insvie_lightning.judges import TextRequest, Verdict, VLMJudge, pick_frames
+from insvie_lightning.judges import Spent, TextRequest, Verdict, VLMJudge, pick_frames
 from insvie_lightning.judges.captions import EDITS, VERSION, describe_frame, sum_up, think_up
 from insvie_lightning.judges.writing import clean
 
@@ -23,7 +23,8 @@ LONGEST_CAPTION = 2000
 """So many characters of a caption that came with a video are read; some are essays."""
 
 
-Talk = Generator[list[TextRequest], list[Verdict[dict[str, str]]], list[Built]]
+Result = TypeVar("Result")
+Talk = Generator[list[TextRequest], list[Verdict[dict[str, str]]], Result]
 
 
 class BuildCaptions(Builder):
@@ -47,6 +48,8 @@ class BuildCaptions(Builder):
     Raises:
         InputError: One of them is not legal.
     """
+
+    elsewhere = Builder.elsewhere | {"writer"}
 
     def __init__(
         self,
@@ -73,6 +76,16 @@ class BuildCaptions(Builder):
         self.writer, self.instructions_per_video = writer, instructions_per_video
         self.edit_types, self.frames, self.seed = dict(edit_types), frames, seed
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As of `Builder`; of the writer, what changes its answers."""
+        return {**super().settings, "writer": {**self.writer.model.identity, "prompts": VERSION}}
+
+    @property
+    def spent(self) -> Spent:
+        """What the writer has used up in this process."""
+        return self.writer.spent
+
     def configure_model(self) -> None:
         """Reach or load the writer, so that a job stops here if it is absent."""
         self.writer.model.check()
@@ -96,49 +109,55 @@ class BuildCaptions(Builder):
                     del asked[key]
         return [built for draft in drafts for built in made[draft.key]]
 
-    def _write(self, draft: Draft) -> Talk:
+    def _write(self, draft: Draft) -> Talk[list[Built]]:
         """Caption one source, and think up its edits: yields what is to be asked, and is sent the verdicts."""
+        captioned = yield from self._caption(draft)
+        if isinstance(captioned, Rejected):
+            return [captioned]
+        return (yield from self._think_up(captioned))
+
+    def _caption(self, draft: Draft) -> Talk[Draft | Rejected]:
         initial = clean(draft.source_caption)[:LONGEST_CAPTION]
         described = yield [describe_frame(frame, initial) for frame in pick_frames(draft.source.frames, self.frames)]
-        told: dict[str, Any] = {"writer": {**self.writer.model.identity, "prompts": VERSION}}
-        told |= {"initial_caption": initial, "frame_captions": [verdict.answer for verdict in described]}
+        draft = self._tell(draft, initial_caption=initial, frames=[verdict.facts for verdict in described])
         captions = [verdict.answer["caption"] for verdict in described if verdict.answer]
         if len(captions) < len(described):
-            reason = next(verdict.reason for verdict in described if not verdict.answer)
-            return [self._rejected(draft, told, described, f"a key frame has no caption: {reason}")]
+            missing = next(verdict.missing for verdict in described if not verdict.answer)
+            return Rejected(draft, f"the writer gave a key frame no caption: {missing}")
+        if len(captions) == 1 and not initial:
+            return replace(draft, source_caption=captions[0])
         (summed,) = yield [sum_up(captions, initial)]
+        draft = self._tell(draft, caption=summed.facts)
         if not summed.answer:
-            return [self._rejected(draft, told, [summed], f"the source has no caption: {summed.reason}")]
-        caption = summed.answer["caption"]
-        seed = seed_of(self.seed, draft.key)
-        types = draw_types(self.edit_types, self.instructions_per_video, seed)
+            return Rejected(draft, f"the writer gave the source no caption: {summed.missing}")
+        return replace(draft, source_caption=summed.answer["caption"])
+
+    def _think_up(self, draft: Draft) -> Talk[list[Built]]:
+        caption = draft.source_caption
+        types = draw_types(self.edit_types, self.instructions_per_video, seed_of(self.seed, draft.key))
         verdicts = yield [think_up(caption, kind, types[: i + 1].count(kind)) for i, kind in enumerate(types)]
         built: list[Built] = []
-        taken = {_bare(caption): "the caption"}
+        taken: set[str] = set()
         for number, (kind, verdict) in enumerate(zip(types, verdicts, strict=True)):
-            key = f"{draft.key}-{number}"
-            edit = replace(draft, key=key, source_caption=caption, edit_type=kind)
-            lineage = told | {"caption_replies": list(summed.replies), "seed": seed}
+            edit = replace(draft, key=f"{draft.key}-{number}", edit_type=kind)
+            edit = self._tell(edit, instruction=verdict.facts)
             if not verdict.answer:
-                reason = f"no instruction to {kind}: {verdict.reason}"
-                built.append(self._rejected(edit, lineage, [verdict], reason))
+                built.append(Rejected(edit, f"the writer gave no instruction: {verdict.missing}"))
                 continue
             texts = verdict.answer
             edit = replace(edit, instruction=texts["instruction"], edited_caption=texts["edited_caption"])
-            if same := taken.get(_bare(edit.instruction)) or taken.get(_bare(edit.edited_caption)):
-                reason = f"the instruction or its caption is the same as {same}"
-                built.append(self._rejected(edit, lineage, [verdict], reason))
-                continue
-            taken[_bare(edit.instruction)] = f"that of {key}"
-            built.append(self._told(edit, lineage, [verdict]))
+            if _bare(edit.instruction) in taken:
+                built.append(Rejected(edit, "the source has this instruction already"))
+            elif _bare(edit.edited_caption) == _bare(caption):
+                built.append(Rejected(edit, "the caption of the edit is that of the source"))
+            else:
+                built.append(edit)
+            taken.add(_bare(edit.instruction))
         return built
 
-    def _rejected(self, draft: Draft, told: dict[str, Any], verdicts: Sequence[Verdict[Any]], reason: str) -> Rejected:
-        return Rejected(self._told(draft, told, verdicts), reason)
-
-    def _told(self, draft: Draft, told: dict[str, Any], verdicts: Sequence[Verdict[Any]]) -> Draft:
-        made = told | {"replies": [list(verdict.replies) for verdict in verdicts]}
-        return replace(draft, lineage={**draft.lineage, type(self).__name__: made})
+    def _tell(self, draft: Draft, **facts: Any) -> Draft:
+        step = type(self).__name__
+        return replace(draft, lineage={**draft.lineage, step: {**draft.lineage.get(step, {}), **facts}})
 
 
 def draw_types(weights: Mapping[str, float], count: int, seed: int) -> list[str]:

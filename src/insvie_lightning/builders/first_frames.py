@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from insvie_lightning.batch import Clip, Draft, Rejected
 from insvie_lightning.builders.builder import Builder, Built
 from insvie_lightning.builders.drafts import seed_of
 from insvie_lightning.builders.image_editors import ImageEditor
 from insvie_lightning.errors import InputError
-from insvie_lightning.judges import NONE_GOOD, SCREENING, Question, Verdict, VLMJudge
+from insvie_lightning.judges import NONE_GOOD, SCREENING, Question, Spent, Verdict, VLMJudge
 from insvie_lightning.video import fit_clip
 
 SIDE_MULTIPLE = 32
@@ -50,6 +49,8 @@ class BuildFirstFrames(Builder):
         InputError: One of them is not legal.
     """
 
+    elsewhere = Builder.elsewhere | {"editor", "judge"}
+
     def __init__(
         self,
         output: Path,
@@ -78,9 +79,20 @@ class BuildFirstFrames(Builder):
         self.guidance_scales, self.size = tuple(guidance_scales), size
         self.max_attempts, self.seed = max_attempts, seed
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As of `Builder`; of editor and judge, what changes their answers."""
+        judge = {**self.judge.model.identity, "prompt": SCREENING.name, "version": SCREENING.version}
+        return {**super().settings, "editor": dict(self.editor.identity), "judge": judge}
+
+    @property
+    def spent(self) -> Spent:
+        """What the judge has used up in this process."""
+        return self.judge.spent
+
     def configure_model(self) -> None:
         """Load the editor, and reach or load the judge, so that a job stops here if either is absent."""
-        self.editor.load(torch.device("cpu"))
+        self.editor.load(self.device if self._trainer is None else self.trainer.strategy.root_device)
         self.judge.model.check()
 
     def make(self, drafts: Sequence[Draft]) -> list[Built]:
@@ -96,21 +108,19 @@ class BuildFirstFrames(Builder):
         for attempt in range(self.max_attempts):
             again = []
             for draft, seed, candidates, verdict in self._screened(pending, attempt):
-                trials[draft.key].append({"seed": seed, "answer": verdict.answer, "replies": list(verdict.replies)})
+                trials[draft.key].append({"seed": seed, **verdict.facts})
                 told = replace(
-                    draft, lineage={**draft.lineage, type(self).__name__: self._lineage(draft, trials[draft.key])}
+                    draft, lineage={**draft.lineage, type(self).__name__: self._made_of(draft, trials[draft.key])}
                 )
                 if verdict.answer is None:
-                    made[draft.key] = Rejected(told, f"no verdict on the edited first frame: {verdict.reason}")
+                    made[draft.key] = Rejected(told, f"the judge gave no verdict on the first frame: {verdict.missing}")
                 elif verdict.answer != NONE_GOOD:
                     made[draft.key] = self._with_edit(told, candidates[verdict.answer], verdict.answer)
                 elif attempt + 1 < self.max_attempts:
                     again.append(draft)
                 else:
-                    tries = f"{self.max_attempts} x {len(self.guidance_scales)}"
-                    made[draft.key] = Rejected(
-                        told, f"the judge rejected all edits of the first frame, {tries} of them"
-                    )
+                    reason = f"the judge rejected all edits of the first frame in {self.max_attempts} attempts"
+                    made[draft.key] = Rejected(told, reason)
             pending = again
         return [
             made.get(draft.key, Rejected(draft, "it has no instruction to edit its first frame by")) for draft in drafts
@@ -135,19 +145,15 @@ class BuildFirstFrames(Builder):
         size = first.size if self.size is None else working_size(first.size, self.size)
         return fit_clip(first, size, "stretch").frames[0]
 
+    def _made_of(self, draft: Draft, trials: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """What `settings` do not tell already."""
+        size = draft.source.size if self.size is None else working_size(draft.source.size, self.size)
+        return {"size": list(size), "attempts": list(trials)}
+
     def _with_edit(self, draft: Draft, candidate: np.ndarray, number: int) -> Draft:
         edited = fit_clip(Clip(candidate[None], draft.source.fps), draft.source.size, "stretch").frames[0]
         scale = self.guidance_scales[number]
         return replace(draft, edited_frame=edited, scores={**draft.scores, "edit_guidance_scale": scale})
-
-    def _lineage(self, draft: Draft, trials: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        return {
-            "editor": dict(self.editor.identity),
-            "size": list(draft.source.size if self.size is None else working_size(draft.source.size, self.size)),
-            "guidance_scales": list(self.guidance_scales),
-            "judge": {**self.judge.model.identity, "prompt": SCREENING.name, "version": SCREENING.version},
-            "attempts": list(trials),
-        }
 
 
 def working_size(size: tuple[int, int], wanted: tuple[int, int]) -> tuple[int, int]:

@@ -63,6 +63,16 @@ class Verdict(Generic[Answer]):
     usd: float = 0.0
     cached: bool = False
 
+    @property
+    def missing(self) -> str:
+        """Why there is no answer, without a word of the replies, so that like reasons count together; else empty."""
+        return "its replies could not be read" if self.reason and self.replies else self.reason
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What goes into the lineage of what was made by it: neither costs, nor whether it was in the cache."""
+        return {"answer": self.answer, "reason": self.reason, "replies": list(self.replies)}
+
 
 @dataclass(frozen=True, slots=True)
 class Spent:

@@ -52,8 +52,8 @@ class ToyJudge:
         """Pick a candidate, or score an edit; a question without a caption, or of texts, is refused."""
         if not isinstance(question, Question) or not question.caption:
             return Reply("", fault="the toy judge compares with captions, and has none of what the edit should show")
-        frames = torch.cat([torch.from_numpy(question.source[:1]), torch.from_numpy(question.edited)])
-        source, *edited = self.agreement(frames, question.caption).tolist()
+        (source,) = self.agreement(torch.from_numpy(question.source[:1]), question.caption).tolist()
+        edited = self.agreement(torch.from_numpy(question.edited), question.caption).tolist()
         if question.prompt.scale is None:
             best = max(range(len(edited)), key=edited.__getitem__)
             answer = best if edited[best] > source else NONE_GOOD
