@@ -157,6 +157,7 @@ def test_an_ablation_that_does_not_exist(ablations: ModuleType) -> None:
 
 
 @pytest.mark.proof
+@pytest.mark.timeout(1800)
 def test_two_runs_of_a_few_steps(ablations: ModuleType, tmp_path: Path) -> None:
     paths = ["--folder", str(tmp_path / "runs"), "--output", str(tmp_path / "table.md")]
     tiny = ["--steps-scale", "0.0002", "--samples", "128", "--test-samples", "4", "--batch-size", "4"]
