@@ -21,6 +21,7 @@ test: install
 
 proof: install
 	$(BIN)/python -m pytest -m proof
+	$(BIN)/python benchmarks/ablations.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -6,6 +6,7 @@ from insvie_data_modules.edit_folder import EditFolder
 from insvie_data_modules.image_pairs import ImagePairs
 from insvie_data_modules.images import Images
 from insvie_data_modules.raw_videos import RawVideos
+from insvie_data_modules.sample_sets import SampleSet, SampleSets
 from insvie_data_modules.shard_set import ShardSet
 from insvie_data_modules.tgve import Tgve
 from insvie_data_modules.tgve_plus import TgvePlus
@@ -18,6 +19,8 @@ __all__ = [
     "ImagePairs",
     "Images",
     "RawVideos",
+    "SampleSet",
+    "SampleSets",
     "ShardSet",
     "Stage",
     "Tgve",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ class Curriculum(LightningDataModule):
         max_bad_rate: Share of bad samples above which the run stops.
         val_shards: Shard folder for validation, or several; None validates nothing.
         val_samples: At most so many validation samples, the first ones.
+        steps_scale: Factor on the steps of every stage, such as 0.05 to rehearse a long curriculum; at least 1 is left.
     """
 
     def __init__(
@@ -86,10 +88,11 @@ class Curriculum(LightningDataModule):
         max_bad_rate: float = 0.05,
         val_shards: Folders | None = None,
         val_samples: int = 64,
+        steps_scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.shards = shards
-        self.stages = stages or [Stage("all", steps=20_000)]
+        self.stages = _scaled(stages or [Stage("all", steps=20_000)], steps_scale)
         self.batch_size = batch_size
         self.form = Form(frames, size, resize, pad_short, scale_small)
         self.num_workers = num_workers
@@ -202,6 +205,12 @@ class Curriculum(LightningDataModule):
                     "batch_size and number of processes, or start a new run from its weights"
                 )
         return int(self._resumed["batches"]) % batches
+
+
+def _scaled(stages: list[Stage], scale: float) -> list[Stage]:
+    if not 0 < scale < math.inf:
+        raise InputError(f"steps_scale is {scale:g}; legal are numbers above 0")
+    return [replace(stage, steps=max(round(stage.steps * scale), min(stage.steps, 1))) for stage in stages]
 
 
 def _check(stages: list[Stage]) -> None:

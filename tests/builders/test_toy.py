@@ -132,3 +132,17 @@ def test_an_illegal_share_is_bad_input(capfd: pytest.CaptureFixture[str], tmp_pa
         BuildToy(tmp_path, flawed=1.5)
     assert main(["predict", "-c", "build_toy", f"--model.output={tmp_path}", "--model.flawed=-1"]) == 2
     assert "flawed is -1" in capfd.readouterr().err.splitlines()[-1]
+
+
+def test_wrong_edits_may_be_kept_for_trainings_without_a_filter() -> None:
+    triplets = [to_triplet(example_of_key(f"toy-train-{index:07d}"), 3, 16, 24) for index in range(24)]
+    strict, kept = (BuildToy(Path("unused"), 0.6, keep_wrong=keep).make(triplets) for keep in (False, True))
+    rejected = [index for index, made in enumerate(strict) if isinstance(made, Rejected)]
+    assert 2 <= len(rejected) < 24
+    for index, made in enumerate(kept):
+        before = strict[index]
+        assert not isinstance(made, Rejected)
+        same = before.sample if isinstance(before, Rejected) else before
+        assert (made.scores, made.instruction) == (same.scores, same.instruction)
+        assert (made.scores["judge"] == 1) == (index in rejected)
+        assert (made.instruction == triplets[index].instruction) == (index not in rejected)

@@ -94,3 +94,17 @@ def test_help(verb: str, capsys: Output) -> None:
         main([verb, "--help"])
     assert stopped.value.code == 0
     assert f"usage: insvie shards {verb}" in capsys.readouterr().out
+
+
+def test_composition(dataset: Path, tmp_path: Path, capsys: Output) -> None:
+    assert main(["composition", str(dataset), "--output", str(tmp_path / "it.csv")]) == 0
+    assert "16 x 16" in capsys.readouterr().out
+    assert (tmp_path / "it.csv").read_text().splitlines()[1] == "set,real,3,,16 x 16,1.0,"
+
+
+def test_select_with_a_ratio(dataset: Path, tmp_path: Path, capsys: Output) -> None:
+    arguments = ["select", str(dataset), str(tmp_path / "dst"), "--where", "true", "--static-to-real"]
+    assert main([*arguments, "0:1"]) == 0
+    assert capsys.readouterr().out.startswith("3 samples in")
+    with pytest.raises(InputError, match="keeps 0 static and 3 real"):
+        main([*arguments, "1:1"])

@@ -345,3 +345,15 @@ def test_what_is_left_open_is_what_the_model_was_made_for(shards: Path, tmp_path
     assert left_open.seen == given.seen and len(given.seen) == 3
     with pytest.raises(InputError, match=r"Recorder does not say which; give --data\.frames and --data\.size"):
         fit(curriculum(shards, Stage("s", 3), size=None), tmp_path, Recorder())
+
+
+def test_a_rehearsal_has_a_share_of_the_steps() -> None:
+    stages = [Stage("a", steps=2000), Stage("b", steps=3, where="judge > 4")]
+    data = Curriculum("unused", stages, steps_scale=0.05)
+    assert data.stages == [Stage("a", steps=100), Stage("b", steps=1, where="judge > 4")]
+    assert stages[0].steps == 2000
+    for scale in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="legal are numbers above 0"):
+            Curriculum("unused", stages, steps_scale=scale)
+    with pytest.raises(InputError, match="stage 'a' has steps: 0"):
+        Curriculum("unused", [Stage("a", steps=0)], steps_scale=0.05)

@@ -1,12 +1,17 @@
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from insvie_lightning.batch import Clip, Triplet
 from insvie_lightning.errors import InputError
 from insvie_lightning.report.dataset import read_dataset
 from insvie_lightning.report.media import Budget
+from insvie_lightning.report.page import write_report
+from insvie_lightning.shards.write import ShardWriter
 
 
 def test_counts_funnel_and_clips(tmp_path: Path, make_dataset: Callable[..., Path]) -> None:
@@ -39,6 +44,32 @@ def test_cut_tar_is_told_in_place_of_its_clips(tmp_path: Path, make_dataset: Cal
     tar.write_bytes(tar.read_bytes()[:5000])
     sample = read_dataset(folder, Budget()).gallery.samples[-1]
     assert "cut" in sample.clips["source"]
+
+
+def test_composition_by_origin(tmp_path: Path, make_dataset: Callable[..., Path]) -> None:
+    folder = make_dataset(tmp_path / "data", 12)
+    found = read_dataset(folder, Budget())
+    assert [(part.origin, part.samples) for part in found.composition] == [
+        ("real", 6),
+        ("pair", 3),
+        ("static", 3),
+        ("all", 12),
+    ]
+    page = write_report(folder).read_text()
+    table = page[page.index("Composition of the accepted") :].partition("</table>")[0]
+    assert f"<td>static</td><td>3</td><td>\u2013</td><td>64 x 96</td><td>{found.composition[2].judge:.2f}</td>" in table
+
+
+def test_the_guidance_that_the_judge_picked_is_a_histogram(tmp_path: Path) -> None:
+    clip = Clip(np.full((2, 3, 16, 16), 90, np.uint8), 7.0)
+    with ShardWriter(tmp_path / "data") as writer:
+        for index, scale in enumerate((3, 5, 5, 6, 8, 5)):
+            writer.write(Triplet(f"k{index}", clip, clip, "x", scores={"edit_guidance_scale": scale}))
+    (chart,) = read_dataset(tmp_path / "data", Budget()).scores
+    assert chart.title == "edit guidance scale"
+    assert {line.name: line.last for line in chart.lines} == {"median": "5", "lowest": "3", "highest": "8"}
+    ticks = [int(text) for text in re.findall(r">(\d+)</text>", str(chart.svg))]
+    assert ticks[:4] == [3, 5, 6, 8]  # a bar for each scale, not 24 bins
 
 
 def test_the_funnel_over_the_steps_is_drawn(tmp_path: Path, make_dataset: Callable[..., Path]) -> None:

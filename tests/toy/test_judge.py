@@ -1,11 +1,14 @@
+"""The judge of the toy world against edits and flaws that are known."""
+
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
-from insvie_lightning.judges import NONE_GOOD, QUALITY, SCREENING, Question, VLMJudge
-from insvie_lightning.toy.edits import example, indices, to_triplet
+from insvie_lightning.judges import FILTERING, NONE_GOOD, SCREENING, Prompt, Question, VLMJudge, pick_frames
+from insvie_lightning.toy.edits import Example, example, indices, to_triplet
 from insvie_lightning.toy.judge import ToyJudge
 
 EDITS = indices("test", 12, ("recolour", "background", "style"))
@@ -49,8 +52,36 @@ def test_any_size_is_judged_and_the_same_question_alike(judge):
     assert scores[0] == pytest.approx(scores[1], abs=0.1)
 
 
-def test_what_it_does_not_know_is_a_missing_answer(judge):
-    frames = to_triplet(example("test", EDITS[0]), frames=1).source.frames
-    for question in (Question(QUALITY, "a", frames, frames, "a red circle"), screening(EDITS[0], frames, caption="")):
-        verdict = VLMJudge(judge).ask(question)
-        assert verdict.answer is None and "only picks candidates" in verdict.reason
+SCENES = [example("test", index) for index in indices("test", 24, ("recolour", "remove", "background"))]
+
+
+def late(edited: np.ndarray, source: np.ndarray) -> np.ndarray:
+    return np.concatenate([source[: len(edited) // 3], edited[len(edited) // 3 :]])
+
+
+def mean_score(judge: ToyJudge, flaw: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> float:
+    def question(sample: Example) -> Question:
+        triplet = to_triplet(sample)
+        source, edited = triplet.source.frames, flaw(triplet.edited.frames, triplet.source.frames)
+        return Question(
+            FILTERING, sample.instruction, pick_frames(source, 3), pick_frames(edited, 3), triplet.edited_caption
+        )
+
+    answers = [verdict.answer for verdict in VLMJudge(judge, concurrency=2).ask_all(map(question, SCENES))]
+    assert all(answer in (1, 2, 3, 4, 5) for answer in answers)
+    return float(np.mean([answer for answer in answers if answer is not None]))
+
+
+def test_the_worse_the_edit_the_lower_the_score(judge: ToyJudge) -> None:
+    other = to_triplet(example("test", 777)).edited.frames
+    exact, begun_late = mean_score(judge, lambda edited, _: edited), mean_score(judge, late)
+    unedited, wrong = mean_score(judge, lambda _, source: source), mean_score(judge, lambda *_: other)
+    assert exact > 4.5 and wrong < 1.8
+    assert exact > begun_late + 0.8 and begun_late > unedited + 0.3 and unedited > wrong + 0.3
+
+
+@pytest.mark.parametrize("prompt", [FILTERING, SCREENING])
+def test_without_a_caption_there_is_no_verdict(judge: ToyJudge, prompt: Prompt) -> None:
+    frames = np.zeros((2, 3, 16, 24), np.uint8)
+    verdict = VLMJudge(judge).ask(Question(prompt, "make it red", frames, frames))
+    assert verdict.answer is None and "none of what the edit should show" in verdict.reason

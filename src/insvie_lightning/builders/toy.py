@@ -27,15 +27,18 @@ class BuildToy(Builder[Triplet]):
         flawed: Share of flawed samples, 0 to 1.
         shard_size: Samples a shard.
         seed: Of the flaws.
+        keep_wrong: Accept `wrong` samples, too, so that a training without the judge's filter has them.
     """
 
     lossless = True
 
-    def __init__(self, output: Path, flawed: float = 0.1, shard_size: int = 512, seed: int = 0) -> None:
+    def __init__(
+        self, output: Path, flawed: float = 0.1, shard_size: int = 512, seed: int = 0, keep_wrong: bool = False
+    ) -> None:
         super().__init__(output, shard_size)
         if not 0 <= flawed <= 1:
             raise InputError(f"flawed is {flawed}; legal are shares from 0 to 1")
-        self.flawed, self.seed = flawed, seed
+        self.flawed, self.seed, self.keep_wrong = flawed, seed, keep_wrong
 
     def make(self, drafts: Sequence[Triplet]) -> list[Built]:
         """Flaw a share of the triplets, and reject those whose flaw is to be another edit."""
@@ -47,10 +50,9 @@ class BuildToy(Builder[Triplet]):
         made = replace(_flaw(triplet, flaw) if flaw else triplet, lineage={self.step: {"flaw": flaw}})
         if flaw != "wrong":
             return made
-        asked = wrong_instruction(example_of_key(triplet.key))
-        return Rejected(
-            replace(made, instruction=asked), "judge 1 is below 3: the clip shows another edit than asked for"
-        )
+        made = replace(made, instruction=wrong_instruction(example_of_key(triplet.key)))
+        reason = "judge 1 is below 3: the clip shows another edit than asked for"
+        return made if self.keep_wrong else Rejected(made, reason)
 
 
 def _flaw(triplet: Triplet, flaw: str) -> Triplet:

@@ -66,11 +66,26 @@ def stats(args: argparse.Namespace) -> int:
     return 0
 
 
+def composition(args: argparse.Namespace) -> int:
+    """Count samples, sizes, mean judge score and mean end-point error by origin; write them as CSV or JSON, too."""
+    from rich.console import Console
+
+    from insvie_lightning.shards.composition import as_table, read_composition, write_composition
+
+    composed = {args.dir.resolve().name: read_composition(args.dir)}
+    if args.output:
+        write_composition(composed, args.output)
+    Console().print(as_table(composed))
+    return 0
+
+
 def select(args: argparse.Namespace) -> int:
     """Copy the samples that a clause keeps, such as "judge >= 4 and epe_px <= 2", into new shards or a list of keys."""
     from insvie_lightning.shards.select import select
 
-    count = select(args.src, args.dst, args.where, args.keys_only, shard_size=args.shard_size, progress=True)
+    names = ("static_to_real", "seed", "shard_size")
+    options = {name: getattr(args, name) for name in names}
+    count = select(args.src, args.dst, args.where, args.keys_only, **options, progress=True)
     print(f"{count} samples in {args.dst}")
     return 0
 
@@ -86,7 +101,7 @@ def compact(args: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="insvie shards", description=sys.modules[__name__].__doc__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    for function in (convert, index, verify, stats, select, compact):
+    for function in (convert, index, verify, stats, composition, select, compact):
         text = function.__doc__
         verb = verbs.add_parser(function.__name__, help=text, description=text)
         verb.set_defaults(run=function)
@@ -106,7 +121,12 @@ def _parser() -> argparse.ArgumentParser:
             verb.add_argument(
                 "--max-bad-rate", type=float, default=0.5, help="share of bad rows to stop at, default 0.5"
             )
+        if function is composition:
+            verb.add_argument("--output", type=Path, metavar="FILE", help="a .csv or .json file to write")
         if function is select:
             verb.add_argument("--where", required=True, help="a DuckDB condition over the columns of the manifest")
             verb.add_argument("--keys-only", action="store_true", help="write keys.txt instead of shards")
+            text = "static samples to real ones, such as 5:1; the largest set that holds it"
+            verb.add_argument("--static-to-real", metavar="RATIO", help=text)
+            verb.add_argument("--seed", type=int, default=0, help="chooses what a ratio leaves out, default 0")
     return parser

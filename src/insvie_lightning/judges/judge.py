@@ -141,6 +141,10 @@ class VLMJudge:
         self.spent = Spent()
         self._lock = threading.Lock()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> VLMJudge:
+        """Itself: modules copy what they were built with, and a judge, its lock and its costs are one."""
+        return self
+
     def ask(self, question: Asked[Answer]) -> Verdict[Answer]:
         """Answer one question; safe in several threads.
 

@@ -18,6 +18,7 @@ from insvie_lightning.report.charts import histogram
 from insvie_lightning.report.curves import Chart, Line
 from insvie_lightning.report.media import Budget, Gallery, Sample, preview
 from insvie_lightning.report.values import number, show, title
+from insvie_lightning.shards.composition import Part, compose
 from insvie_lightning.shards.funnel import Step, read_funnel
 from insvie_lightning.shards.manifest import Manifest, finished_shards, open_manifest
 from insvie_lightning.shards.read import read_member, shard_of
@@ -44,6 +45,7 @@ class DataSet:
 
     Attributes:
         counts: Title -> bars over the accepted samples.
+        composition: The accepted samples by origin, and all of them.
         funnel: `accepted`, then the reasons of rejection; empty where nothing was rejected.
         steps: What the steps that built it left, the first input before them; empty where that is not known.
         scores: A histogram per score.
@@ -56,6 +58,7 @@ class DataSet:
     seconds: float
     bytes: int
     counts: Mapping[str, tuple[Bar, ...]]
+    composition: tuple[Part, ...]
     funnel: tuple[Bar, ...]
     steps: tuple[Bar, ...]
     scores: tuple[Chart, ...]
@@ -91,6 +94,7 @@ def read_dataset(folder: Path, budget: Budget) -> DataSet:
             "data set": _bars(accepted["dataset"].to_pylist()),
             "clip": _bars(_shapes(accepted)),
         },
+        composition=compose(accepted),
         funnel=_funnel(accepted.num_rows, rejected),
         steps=_steps(read_funnel(folder)),
         scores=_scores(accepted),

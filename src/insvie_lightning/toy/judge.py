@@ -1,4 +1,4 @@
-"""A judge of the toy world: its CLIP compares candidates with the caption of what is asked for."""
+"""A judge of the toy world: its CLIP compares edited frames with the caption of what is asked for."""
 
 from __future__ import annotations
 
@@ -20,13 +20,20 @@ from insvie_lightning.nets.latents import to_device_pixels
 from insvie_lightning.toy.text import MAX_TOKENS, build_tokenizer
 
 CLIP_FOLDER = Path(__file__).parent / "weights" / "clip"
+THRESHOLDS = (0.35, 0.6, 0.88, 0.92)
+"""Mean cosines above which an edit is worth 2, 3, 4 and 5.
+
+Of 300 test scenes exact edits have 0.95 +- 0.03, edits that begin after a third of the frames 0.83 +- 0.07, unedited
+sources 0.60 +- 0.20 and other scenes 0.03 +- 0.34 (three frames each; mean and standard deviation).
+"""
 
 
 class ToyJudge:
-    """Answers screening questions about toy scenes: the candidate whose CLIP embedding is nearest to the caption's.
+    """Answers questions about toy scenes by how near CLIP embeddings of frames are to that of the caption.
 
-    It stands where a vision-language model does (`judges.judge.VisionLanguageModel`), and rejects all candidates where
-    the source itself is as near to the caption as the best of them.
+    It stands where a vision-language model does (`judges.judge.VisionLanguageModel`). Of candidates it picks the
+    nearest, and rejects all where the source itself is as near as the best of them. An edit is scored by the mean of
+    its frames (`THRESHOLDS`).
     """
 
     def __init__(self) -> None:
@@ -34,21 +41,26 @@ class ToyJudge:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The CLIP of the toy world."""
-        return {"model": "toy-clip"}
+        """The CLIP of the toy world, and how its cosines become scores."""
+        return {"model": "toy-clip", "thresholds": list(THRESHOLDS)}
 
     def check(self) -> None:
         """Nothing can be absent."""
 
     @torch.inference_mode()
     def reply(self, question: Asked[Any], earlier: tuple[tuple[str, str], ...] = ()) -> Reply:
-        """Give the number of the best candidate; a question of another kind, or without a caption, is refused."""
-        if not isinstance(question, Question) or question.prompt.scale is not None or not question.caption:
-            return Reply("", fault="the toy judge only picks candidates, by the caption of what they should show")
+        """Pick a candidate, or score an edit; a question without a caption, or of texts, is refused."""
+        if not isinstance(question, Question) or not question.caption:
+            return Reply("", fault="the toy judge compares with captions, and has none of what the edit should show")
         (source,) = self.agreement(torch.from_numpy(question.source[:1]), question.caption).tolist()
-        candidates = self.agreement(torch.from_numpy(question.edited), question.caption).tolist()
-        best = max(range(len(candidates)), key=candidates.__getitem__)
-        return Reply(json.dumps({question.prompt.key: best if candidates[best] > source else NONE_GOOD}))
+        edited = self.agreement(torch.from_numpy(question.edited), question.caption).tolist()
+        if question.prompt.scale is None:
+            best = max(range(len(edited)), key=edited.__getitem__)
+            answer = best if edited[best] > source else NONE_GOOD
+        else:
+            mean = sum(edited) / len(edited)
+            answer = question.prompt.scale[sum(mean > threshold for threshold in THRESHOLDS)]
+        return Reply(json.dumps({question.prompt.key: answer}))
 
     @torch.inference_mode()
     def agreement(self, frames: Tensor, caption: str) -> Tensor:

@@ -1,0 +1,220 @@
+"""InsViE's ablations (paper 5.4 and 10) in the toy world: what each part of the recipe is worth, with its spread.
+
+Command:  python benchmarks/ablations.py [--steps-scale 0.05] [--seeds 3] [--only no_judge no_flow] [--folder DIR]
+Hardware: two CPU cores, about 6 minutes a run when they are idle: 27 runs take 3 hours. May be killed at any time and
+          run again: a run that has its `result.json` is not made anew, and results of other settings are refused.
+Result:   a table of the differences to the full recipe, seed by seed: mean and standard deviation of recolour accuracy,
+          removal accuracy and PSNR on held-out scenes, written to `benchmarks/ablations.md` whatever it says.
+
+Every run is what a user types: `insvie fit -c curriculum -c toy -c ablations/NAME`, then `insvie test -c test_toy`.
+All share one data set, half of which is flawed in the ways that the filters are there for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+from insvie_lightning.cli import main as insvie
+from insvie_lightning.errors import InputError, nearest
+
+FULL = "full"
+OVERLAYS: dict[str, tuple[str, ...]] = {
+    FULL: ("full",),
+    "no_judge": ("no_judge",),
+    "no_flow": ("no_flow",),
+    "stage_1": ("stage_1",),
+    "stages_1_2": ("stages_1_2",),
+    "ratio_0_1": ("ratio_0_1",),
+    "ratio_05_1": ("ratio_05_1",),
+    "ratio_1_1": ("ratio_1_1",),
+    "no_lpips": ("full", "no_lpips"),
+}
+"""Ablation -> the overlays of `configs/ablations` that make it."""
+SCORES = ("recolour_accuracy", "removal_accuracy", "psnr_db")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all runs have in common; results of other settings are not comparable."""
+
+    steps_scale: float = 0.05
+    samples: int = 4096
+    flawed: float = 0.5
+    test_samples: int = 256
+    batch_size: int = 16
+
+
+@dataclass(frozen=True)
+class Run:
+    """One ablation with one seed."""
+
+    name: str
+    seed: int
+
+    def result(self, folder: Path) -> Path:
+        """Where its scores are written when it is done."""
+        return folder / self.name / f"seed-{self.seed}" / "result.json"
+
+
+def make(run: Run, settings: Settings, folder: Path) -> dict[str, float]:
+    """Train and test once, or read the scores of an earlier time.
+
+    Raises:
+        InputError: The earlier time had other settings.
+        RuntimeError: The command failed.
+    """
+    path = run.result(folder)
+    if path.is_file():
+        earlier = json.loads(path.read_text())
+        if earlier["settings"] != asdict(settings):
+            raise InputError(f"{path} has the settings {earlier['settings']}; choose another --folder for other ones")
+        scores: dict[str, float] = earlier["scores"]
+        return scores
+    start = time.monotonic()
+    fit, test = path.parent / "fit", path.parent / "test"
+    shutil.rmtree(fit, ignore_errors=True)  # what a run that was stopped has left
+    seeds = f"--seed_everything {run.seed} --model.seed {run.seed}"
+    overlays = " ".join(f"-c ablations/{overlay}" for overlay in OVERLAYS[run.name])
+    quiet = "--trainer.enable_progress_bar false --trainer.enable_model_summary false"
+    _insvie(
+        f"fit -c curriculum -c toy {overlays} --data.shards {_data(folder)} --data.steps_scale {settings.steps_scale} "
+        f"--data.seed {run.seed} --data.batch_size {settings.batch_size} --trainer.max_steps -1 {seeds} {quiet} "
+        f"{_into(fit)}"
+    )
+    _insvie(
+        f"test -c test_toy --model.start_from {fit}/weights --data.test_samples {settings.test_samples} {seeds} "
+        f"{quiet} {_into(test)}"
+    )
+    summary = json.loads((test / "summary.json").read_text())
+    scores = {name: float(summary[name]) for name in SCORES}
+    seconds = round(time.monotonic() - start, 1)
+    _write(path, json.dumps({"scores": scores, "seconds": seconds, "settings": asdict(settings)}, indent=1) + "\n")
+    return scores
+
+
+def build_data(settings: Settings, folder: Path) -> None:
+    """Draw the toy world once for all runs, flawed samples included; a rerun finishes what is there."""
+    _insvie(
+        f"predict -c build_toy --model.output {_data(folder)} --model.flawed {settings.flawed} --model.keep_wrong true "
+        f"--data.samples {settings.samples} --trainer.default_root_dir {folder / 'build'} "
+        "--trainer.enable_progress_bar false"
+    )
+
+
+def compare(results: Mapping[Run, Mapping[str, float]]) -> list[str]:
+    """Return the table: the full recipe's scores, then each ablation's differences to it, by seeds that both have."""
+    seeds = sorted(run.seed for run in results if run.name == FULL)
+    full = {name: [results[Run(FULL, seed)][name] for seed in seeds] for name in SCORES}
+    lines = [
+        f"| recipe | seeds | {' | '.join(SCORES)} |",
+        f"|---|---|{'---|' * len(SCORES)}",
+        f"| {FULL} | {len(seeds)} | {' | '.join(_spread(full[name]) for name in SCORES)} |",
+    ]
+    for ablation in OVERLAYS:
+        paired = [seed for seed in seeds if Run(ablation, seed) in results]
+        if ablation == FULL or not paired:
+            continue
+        cells = []
+        for name in SCORES:
+            differences = [results[Run(ablation, seed)][name] - results[Run(FULL, seed)][name] for seed in paired]
+            worse = sum(difference < 0 for difference in differences)
+            cells.append(f"{_spread(differences, '+')}, {worse} of {len(paired)} worse")
+        lines.append(f"| {ablation} | {len(paired)} | {' | '.join(cells)} |")
+    return lines
+
+
+def report(results: Mapping[Run, Mapping[str, float]], failed: Iterable[str], settings: Settings, folder: Path) -> str:
+    """Return the whole text: how it was made, the table, and what failed."""
+    seconds = sum(json.loads(run.result(folder).read_text())["seconds"] for run in results)
+    packages = ", ".join(f"{name} {version(name)}" for name in ("insvie-lightning", "torch", "lightning"))
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    options = ", ".join(f"{name} {value:g}" for name, value in asdict(settings).items())
+    return "\n".join(
+        [
+            "# Ablations in the toy world",
+            "",
+            f"`python benchmarks/ablations.py`, {date.today():%d %B %Y}, {machine}, {packages}.",
+            f"{len(results)} runs, {seconds / 3600:.1f} h; {options}.",
+            "",
+            "Scores of the full recipe, then differences to it at the same seed: mean +- standard deviation of seeds.",
+            "The paper has every ablation worse than the full recipe, but for other scores and at full size.",
+            "",
+            *compare(results),
+            *(["", "Failed:", "", *(f"- {line}" for line in failed)] if failed else []),
+            "",
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make all runs that are not there, seed by seed, and write the table after each; return 1 if one failed."""
+    defaults = Settings()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("runs/ablations"))
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".md"), help="of the table")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", metavar="NAME", default=list(OVERLAYS), help="and always the full recipe")
+    for name, value in asdict(defaults).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    arguments = parser.parse_args(argv)
+    for name in arguments.only:
+        if name not in OVERLAYS:
+            raise InputError(f"no ablation {name!r}; legal are {', '.join(OVERLAYS)}{nearest(name, OVERLAYS)}")
+    settings = Settings(**{name: getattr(arguments, name) for name in asdict(defaults)})
+    chosen = [name for name in OVERLAYS if name == FULL or name in arguments.only]
+    folder = arguments.folder
+    build_data(settings, folder)
+    results: dict[Run, Mapping[str, float]] = {}
+    failed: list[str] = []
+    for run in [Run(name, seed) for seed in range(arguments.seeds) for name in chosen]:
+        try:
+            results[run] = make(run, settings, folder)
+        except InputError:
+            raise
+        except Exception as error:  # the other runs of a long night are worth having
+            failed.append(f"{run.name}, seed {run.seed}: {error}")
+        if Run(FULL, 0) in results:
+            _write(arguments.output, report(results, failed, settings, folder))
+    print("\n".join([*compare(results), *failed]) if Run(FULL, 0) in results else "\n".join(failed))
+    return 1 if failed else 0
+
+
+def _data(folder: Path) -> Path:
+    return folder / "data"
+
+
+def _into(folder: Path) -> str:
+    return f"--trainer.default_root_dir {folder} --trainer.logger.init_args.save_dir {folder}"
+
+
+def _insvie(arguments: str) -> None:
+    print(f"\n$ insvie {' '.join(arguments.split())}", flush=True)
+    if status := insvie(arguments.split()):
+        raise RuntimeError(f"insvie {arguments.split()[0]} ended with status {status}")
+
+
+def _spread(values: Sequence[float], sign: str = "") -> str:
+    deviation = f"{statistics.stdev(values):.3f}" if len(values) > 1 else "?"
+    return f"{statistics.mean(values):{sign}.3f} +- {deviation}"
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
