@@ -109,7 +109,7 @@ def test_page_of_a_folder_of_runs_joins_them(
     make_dataset(tmp_path / "demo" / "data")
     page = Page(write_report(tmp_path / "demo"))
     assert "3 runs, 1 data set" in page.text
-    assert "s1 395 + s2 395 + s10 395" in page.text
+    assert "s1 396 + s2 396 + s10 396" in page.text
     assert "12 of 12 samples shown" in page.text
     assert page.text.index("s10, step 400") < page.text.index("s1, step 400")
 
