@@ -14,6 +14,9 @@ from insvie_data_modules import Curriculum, Tgve, TgvePlus
 from insvie_lightning import EditOptions
 from insvie_lightning.config import recipes
 from insvie_lightning.editors import InsViE
+from insvie_lightning.metrics.clip import OPENAI_CLIP, PICKSCORE, PICKSCORE_PROCESSOR
+from insvie_lightning.metrics.ultra_edit import DINOV2
+from insvie_lightning.metrics.viclip import VICLIP
 from insvie_lightning.report.published import EDITS, NOTES, published_rows
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -69,3 +72,8 @@ def test_every_kind_of_score_has_its_line_on_the_page() -> None:
     for starts, _ in NOTES:
         assert all(f"`{start}" in EVALUATION for start in starts)
     assert all(f"`{column}`" in EVALUATION for name in EDITS for row in published_rows(name) for column in row.scores)
+
+
+@pytest.mark.parametrize("name", [OPENAI_CLIP, PICKSCORE, PICKSCORE_PROCESSOR, VICLIP, DINOV2])
+def test_all_weights_that_a_metric_fetches_are_on_the_page(name: str) -> None:
+    assert name in EVALUATION.split("## Weights")[1]

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from insvie_callbacks.edit_metric import EditMetric
+from insvie_data_modules import Tgve
 from insvie_lightning.batch import Clip
 from insvie_lightning.cli import main
+from insvie_lightning.editors import GivenEdits
 from insvie_lightning.lightning_cli import InsvieCLI
 from insvie_lightning.quarantine import read_quarantine
 from insvie_lightning.video import read_clip, write_clip
@@ -80,6 +82,13 @@ def test_tgve_gets_its_tables_and_its_page(shared: Path, tmp_path: Path, capfd: 
     assert "InsViE Table 6" in page and edits[0]["instruction"] in page and page.count("data:video/mp4") == 4
 
 
+def test_edits_while_training_are_scored_more_than_once() -> None:
+    cli = InsvieCLI(["-c", "s1", "-c", "metrics_training", "--trainer.accelerator=cpu"], run=False)
+    (steps,) = (stage.steps for stage in cli.datamodule.stages)
+    assert cli.trainer.max_epochs == 1 and steps >= 10 * cli.trainer.val_check_interval
+    assert cli.trainer.check_val_every_n_epoch is None  # or a stage of fewer batches would be refused
+
+
 @pytest.mark.proof
 def test_tgve_in_the_toy_world_takes_minutes(shared: Path, tmp_path: Path) -> None:
     start = time.monotonic()
@@ -132,6 +141,19 @@ def test_edits_of_another_tool_are_scored(table: Path, tmp_path: Path, capfd: py
     assert "1 of 3 edits are missing and left out" in capfd.readouterr().out
     assert main(["report", str(run)]) == 0
     assert (run / "report.html").read_text().count("data:video/mp4") == 4
+
+
+def test_edits_of_another_tool_stand_under_the_published_rows() -> None:
+    recipe = ["-c", "tgve", "--model", "GivenEdits", "--model.folder=edited", "--trainer.accelerator=cpu"]
+    cli = InsvieCLI(recipe, run=False)
+    assert isinstance(cli.model, GivenEdits) and isinstance(cli.datamodule, Tgve)
+
+
+def test_a_verb_that_a_recipe_does_not_know_is_one_sentence(table: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    recipe = ["-c", "score", f"--data.videos={table}", f"--model.folder={table.parent}", PIXELS]
+    quiet = [*CPU, "--trainer.logger=false", f"--trainer.default_root_dir={table.parent}"]
+    assert main(["validate", *recipe, *quiet]) == 2
+    assert capfd.readouterr().err.splitlines()[-1].startswith("error: validate: No `validation_step()` method defined")
 
 
 def test_a_metric_that_needs_a_caption_says_so(table: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

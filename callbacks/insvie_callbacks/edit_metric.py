@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from insvie_lightning.batch import EditBatch, EditedVideos
+from insvie_lightning.errors import InputError
 from insvie_lightning.metrics.per_sample import PerSample, samples_of
 
 
@@ -31,7 +32,15 @@ class EditMetric(Callback):
         self._skipped = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Load the networks now, so that absent weights are said before the work begins."""
+        """Load the networks now, so that absent weights are said before the work begins.
+
+        Raises:
+            InputError: Two metrics give one score, which would be logged as their mean.
+        """
+        names = [column for callback in edit_metrics(trainer) for column in callback.metric.columns]
+        for name in names:
+            if (count := names.count(name)) > 1:
+                raise InputError(f"{count} metrics give the score {name!r}; one name has room for one")
         if stage in ("validate", "test"):
             self.metric.prepare()
 

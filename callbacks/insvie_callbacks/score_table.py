@@ -11,7 +11,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from insvie_callbacks.edit_metric import edit_metrics, scores_of
 from insvie_lightning.batch import EditBatch, EditedVideos
-from insvie_lightning.errors import InputError
 from insvie_lightning.report.published import Dataset
 from insvie_lightning.report.score_sheet import (
     SOURCE,
@@ -45,18 +44,8 @@ class ScoreTable(Callback):
         self._folder = Path()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find the run folder on every process, since `log_dir` is broadcast.
-
-        Raises:
-            InputError: Two metrics give one column.
-        """
+        """Find the run folder on every process, since `log_dir` is broadcast."""
         self._folder = Path(trainer.log_dir or trainer.default_root_dir)
-        columns = [column for metric in edit_metrics(trainer) for column in metric.metric.columns]
-        for column in columns:
-            if columns.count(column) > 1:
-                raise InputError(
-                    f"{columns.count(column)} metrics give the score {column!r}; one column has room for one"
-                )
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin anew."""

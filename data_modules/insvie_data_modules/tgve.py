@@ -121,9 +121,11 @@ def read_tgve(folder: Path, instructions: Path | None = None) -> list[Edit]:
         instructions: As of `Tgve`; a file that is absent gives no instructions.
 
     Raises:
-        InputError: There is no such CSV, a row stands before the first section or lacks captions, a name repeats, a
-            video is missing, or the instructions are no such JSON or lack a video.
+        InputError: There is no such folder or CSV, a row stands before the first section or lacks captions, a name
+            repeats, a video is missing, or the instructions are no such JSON or lack a video.
     """
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {str(folder)!r} of TGVE; give it with --data.folder")
     tables = sorted(folder.glob("*.csv"))
     if len(tables) != 1:
         raise InputError(f"{folder} holds {len(tables)} CSV files; TGVE is one CSV beside DAVIS_480p, youtube_480p ...")

@@ -100,8 +100,10 @@ def read_tgve_plus(table: Path, folder: Path, columns: Mapping[str, str] = {}) -
         columns: As of `TgvePlus`.
 
     Raises:
-        InputError: The table is no Parquet file, lacks a column, or names a video that is not in the folder.
+        InputError: The table is absent or no Parquet file, lacks a column, or names a video that is not in the folder.
     """
+    if not table.is_file():
+        raise InputError(f"there is no file {str(table)!r}; give TGVE+'s Parquet file with --data.table")
     try:
         rows = pq.read_table(table)
     except (OSError, pa.ArrowException) as error:

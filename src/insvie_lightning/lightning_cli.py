@@ -124,6 +124,12 @@ class InsvieCLI(LightningCLI):
         with _unwrapped():
             super().instantiate_classes()
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except MisconfigurationException as error:  # as a verb that the recipe's classes do not know
+            raise InputError(f"{subcommand}: {_one_line(str(error))}") from error
+
     def before_predict(self) -> None:
         """Predictions are written by builders and callbacks; keeping them, too, would fill the memory with videos."""
         self.config_init["predict"]["return_predictions"] = False

@@ -13,7 +13,7 @@ from insvie_lightning.batch import Clip, EditBatch, EditedVideos
 from insvie_lightning.editors import GivenEdits
 from insvie_lightning.errors import InputError
 from insvie_lightning.quarantine import read_quarantine
-from insvie_lightning.video import write_clip
+from insvie_lightning.video import sample_frames, write_clip
 
 
 class Keep(Callback):
@@ -116,3 +116,20 @@ def test_other_endings_are_found(edited: Path, tmp_path: Path) -> None:
     (edited / "a.mp4").rename(edited / "b.mkv")
     (result,) = score(GivenEdits(edited), tmp_path, batch("b"))
     assert not result.missing
+
+
+def test_an_edit_of_all_frames_is_sampled_as_its_source_was(edited: Path, tmp_path: Path) -> None:
+    whole = source(9)
+    sampled = torch.from_numpy(sample_frames(Clip(whole, 8.0), 5).frames)[None]
+    every = EditBatch(("long",), ("invert",), source=sampled)
+    first, same = (score(GivenEdits(edited, longer=longer), tmp_path, every)[0] for longer in ("first", "sample"))
+    assert np.array_equal(first.edited[0], 255 - whole[:5])
+    assert np.array_equal(same.edited[0], 255 - sampled[0])
+    (short,) = score(GivenEdits(edited, longer="sample"), tmp_path, batch("new/short"))
+    assert short.edited.shape[1] == 3
+
+
+def test_cached_latents_have_nothing_to_compare_with(edited: Path, tmp_path: Path) -> None:
+    latents = EditBatch(("a",), ("invert",), source_latents=torch.zeros(1, 2, 4, 4, 4))
+    with pytest.raises(InputError, match="sample 'a' comes from cached latents; scores need shards of videos"):
+        score(GivenEdits(edited), tmp_path, latents)

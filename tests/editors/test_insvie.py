@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 
 from insvie_lightning.batch import Clip, EditBatch, Position
@@ -270,3 +271,17 @@ def test_guidance_is_set_from_a_recipe_and_from_the_command_line(how: str, tmp_p
     assert isinstance(editor, InsViE)
     assert editor.guidance == Guidance(7.5, 1.2, "paper_eq2", "oscillating")
     assert editor.sampler == "released"
+
+
+def test_a_test_of_an_editor_that_was_never_trained_says_so(make_editor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("insvie_lightning.editors.insvie.rank_zero_info", said.append)
+    editor = make_editor()
+    editor.trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+    weight = editor.transformer.patch_embed.proj.weight
+    with torch.no_grad():
+        weight[:, 16:] = 0
+        editor.setup("test")
+        weight[0, 16] = 0.1
+        editor.setup("test")
+    assert len(said) == 1 and "never trained" in said[0] and "--model.start_from" in said[0]

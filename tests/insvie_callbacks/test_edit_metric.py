@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from insvie_callbacks.edit_metric import EditMetric, edit_metrics, scores_of
 from insvie_lightning.batch import EditBatch, EditedVideos
+from insvie_lightning.errors import InputError
 from insvie_lightning.metrics.per_sample import EditedSample, PerSample
 
 
@@ -107,3 +108,13 @@ def test_what_is_needed_is_loaded_before_the_work_begins(tmp_path: Path, verb: s
 
     with pytest.raises(RuntimeError, match="no weights"):
         getattr(trainer(tmp_path, EditMetric(Absent())), verb)(Unused(), loader(1), verbose=False)
+
+
+def test_two_metrics_of_one_name_are_refused_before_they_are_loaded(tmp_path: Path) -> None:
+    """Lightning would log the mean of both under the one name."""
+    one, two = EditMetric(Brightness()), EditMetric(Brightness())
+    run = trainer(tmp_path, one, max_epochs=1)
+    run.callbacks.append(two)  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match="2 metrics give the score 'brightness'; one name has room for one"):
+        run.fit(Copying(), loader(2), loader(3))
+    assert one.metric.prepared == 0  # type: ignore[attr-defined]

@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader
 from insvie_callbacks import EditSamples, ScoreTable
 from insvie_callbacks.edit_metric import EditMetric
 from insvie_lightning.batch import EditBatch, EditedVideos
-from insvie_lightning.errors import InputError
 from insvie_lightning.metrics.per_sample import EditedSample, PerSample
 from insvie_lightning.report.score_sheet import read_sheet
 
@@ -120,11 +119,6 @@ def test_two_processes_write_what_one_writes(tmp_path: Path) -> None:
     for name in ("scores.csv", "tasks.csv", "score_table.json"):
         assert (tmp_path / "two" / name).read_text() == (tmp_path / "one" / name).read_text()
     assert len(rows(tmp_path / "two/scores.csv")) == 5
-
-
-def test_two_metrics_of_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="2 metrics give the score 'brightness'; one column has room for one"):
-        run_test(tmp_path, 1, Doubling(), EditMetric(Brightness()), EditMetric(Brightness()), ScoreTable())
 
 
 def test_samples_show_what_the_metrics_say_of_them(tmp_path: Path) -> None:

@@ -117,6 +117,8 @@ def test_other_files_are_named(tgve: Path) -> None:
     (tgve / "LOVEU.csv").write_text("video,instruct\na.mp4,x\n")
     with pytest.raises(InputError, match=r"begins with 'video, instruct'; TGVE's CSV has the columns Video name"):
         read_tgve(tgve)
+    with pytest.raises(InputError, match=r"there is no folder 'absent' of TGVE; give it with --data\.folder"):
+        read_tgve(Path("absent"))
     (tgve / "more.csv").touch()
     with pytest.raises(InputError, match="holds 2 CSV files"):
         read_tgve(tgve)

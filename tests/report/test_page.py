@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import subprocess
@@ -45,12 +46,31 @@ def test_page_of_a_run(tmp_path: Path, make_run: Callable[..., Path]) -> None:
         "97.1 %",
         "copy of the source",
         "28.42 dB",
-        "395",
+        "396",
         "train/loss",
         "samples_per_second",
         "3 of 3 samples shown",
     )
     assert [word for word in words if word not in page.text] == []
+
+
+def test_cards_of_several_runs_are_of_the_outcome(tmp_path: Path) -> None:
+    for name, accuracy in (("before", 0.1), ("test", 0.9)):
+        write_summary(tmp_path / name, a_accuracy=accuracy, copy_a_accuracy=0.0)
+    assert cards(write_report(tmp_path)) == ["90 %"]
+    write_summary(tmp_path, a_accuracy=0.8, untrained_a_accuracy=0.1)
+    assert cards(write_report(tmp_path)) == ["80 %"]
+    write_summary(tmp_path, seconds=5)  # says nothing beside a baseline
+    assert cards(write_report(tmp_path)) == ["90 %"]
+
+
+def write_summary(folder: Path, **values: float) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "summary.json").write_text(json.dumps(values))
+
+
+def cards(page: Path) -> list[str]:
+    return re.findall(r'<dd class="value">(.*?)</dd>', page.read_text())
 
 
 def test_page_shows_the_tables_of_a_test(tmp_path: Path) -> None:
@@ -89,7 +109,7 @@ def test_page_of_a_folder_of_runs_joins_them(
     make_dataset(tmp_path / "demo" / "data")
     page = Page(write_report(tmp_path / "demo"))
     assert "3 runs, 1 data set" in page.text
-    assert "s1 395 + s2 395 + s10 395" in page.text
+    assert "s1 396 + s2 396 + s10 396" in page.text
     assert "12 of 12 samples shown" in page.text
     assert page.text.index("s10, step 400") < page.text.index("s1, step 400")
 

@@ -13,6 +13,7 @@ from insvie_lightning.video import write_clip
 ROOT = Path("runs/demo")
 SAMPLES = 8192
 STEPS = {"s1": 3000, "s2": 4000, "s3": 150}
+UNTRAINED = "before"  # sorts before the stages and the test, in whose order the page shows them
 SCORES = ("recolour_accuracy", "removal_accuracy", "psnr_db")
 
 
@@ -35,7 +36,7 @@ def main() -> None:
         _run(f"fit -c {stage} -c toy --data.shards {shards} --trainer.max_steps {steps} {_folder(stage)} {carry}")
         before = ROOT / stage / "weights"
     _run(f"test -c test_toy --model.start_from {before} {_folder('test')}")
-    _run(f"test -c test_toy {_folder('untrained')}")
+    _run(f"test -c test_toy {_folder(UNTRAINED)}")
     _edit(before)
     _summarise(time.monotonic() - start)
     _run(f"report {ROOT}")
@@ -69,7 +70,7 @@ def _edit(weights: Path | None) -> None:
 def _summarise(seconds: float) -> None:
     """Collect the scores of the trained editor, its baselines and the untrained editor."""
     trained = json.loads((ROOT / "test" / "summary.json").read_text())
-    untrained = json.loads((ROOT / "untrained" / "summary.json").read_text())
+    untrained = json.loads((ROOT / UNTRAINED / "summary.json").read_text())
     scores = {name: value for name, value in trained.items() if name.endswith(SCORES)}
     scores |= {f"untrained_{name}": untrained[name] for name in SCORES}
     scores["seconds"] = round(seconds, 1)

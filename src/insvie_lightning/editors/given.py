@@ -13,26 +13,32 @@ from insvie_lightning.batch import Clip, EditBatch, EditedVideos
 from insvie_lightning.edit_list import VIDEO_SUFFIXES
 from insvie_lightning.errors import InputError, nearest
 from insvie_lightning.quarantine import Quarantine
-from insvie_lightning.video import fit_clip, read_clip
+from insvie_lightning.video import fit_clip, read_clip, sample_frames
 
 
 class GivenEdits(LightningModule):
     """Reads `KEY.mp4` of a folder where an editor would edit; for test, with any data module.
 
     Keys are the data module's: of a CSV what its column `output` (or `edited`) names, else the name of the video; of
-    TGVE `VIDEO_TYPE`. A shorter edit is compared with as many first frames of its source; of a longer one what goes
-    beyond the source is left out. An edit that is missing or cannot be read is set aside with the reason in
-    `quarantine-rank0.jsonl` of the run folder, and counts in no mean.
+    TGVE `VIDEO_TYPE`. A shorter edit is compared with as many first frames of its source. An edit that is missing or
+    cannot be read is set aside with the reason in `quarantine-rank0.jsonl` of the run folder, and counts in no mean.
 
     Args:
         folder: Where the edited videos are.
         resize: What to do with an edit of another size than its source: `stretch` brings it back to the source's, as
             the paper does (section 5.1); `cover` leaves it, and scales and cuts the source as the released script does.
+        longer: What to take of an edit of more frames than its source: `first` as many; `sample` them as the source was
+            where the data module sampled it (`max_frames`), at the widest even stride.
     """
 
-    def __init__(self, folder: Path, resize: Literal["stretch", "cover"] = "stretch") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        resize: Literal["stretch", "cover"] = "stretch",
+        longer: Literal["first", "sample"] = "first",
+    ) -> None:
         super().__init__()
-        self.folder, self.resize = folder, resize
+        self.folder, self.resize, self.longer = folder, resize, longer
         self._quarantine: Quarantine | None = None
 
     def setup(self, stage: str) -> None:
@@ -55,14 +61,16 @@ class GivenEdits(LightningModule):
         """The edits of a batch, and its sources and targets cut to what they are to be compared with.
 
         Raises:
-            InputError: The edits of a batch differ in length, or after `cover` in size.
+            InputError: The edits of a batch differ in length, or after `cover` in size; or it has no source clips.
         """
-        assert batch.source is not None and self._quarantine is not None
+        assert self._quarantine is not None
+        if batch.source is None:
+            raise InputError(f"sample {batch.keys[0]!r} comes from cached latents; scores need shards of videos")
         limit, size = batch.source.shape[1], (batch.source.shape[3], batch.source.shape[4])
         found: dict[str, Clip] = {}
         for key in batch.keys:
             try:
-                clip = read_clip(self._find(key), max_frames=limit)
+                clip = self._read(key, limit)
                 found[key] = fit_clip(clip, size, "stretch") if self.resize == "stretch" else clip
             except InputError as error:
                 self._quarantine.add(key, str(error))
@@ -93,6 +101,12 @@ class GivenEdits(LightningModule):
         assert self._quarantine is not None
         if self._quarantine.path.exists():
             rank_zero_info(f"edits are missing or cannot be read; {self._quarantine.path} has their keys and reasons")
+
+    def _read(self, key: str, limit: int) -> Clip:
+        if self.longer == "first":
+            return read_clip(self._find(key), max_frames=limit)
+        clip = read_clip(self._find(key))
+        return sample_frames(clip, limit) if len(clip) > limit else clip
 
     def _find(self, key: str) -> Path:
         paths = [self.folder / f"{key}{suffix}" for suffix in (".mp4", *sorted(VIDEO_SUFFIXES - {".mp4"}))]

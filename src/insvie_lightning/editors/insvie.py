@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from diffusers.optimization import get_scheduler
 from lightning import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
@@ -36,7 +37,7 @@ from insvie_lightning.editors.options import EditOptions
 from insvie_lightning.errors import InputError
 from insvie_lightning.nets.latents import decode_latents, encode_pixels, encode_prompts, to_device_pixels
 from insvie_lightning.nets.perceptual import PerceptualLoss, build_lpips, chunk_lpips
-from insvie_lightning.nets.source_concat import add_lora, concat_source, widen_patch_embedding
+from insvie_lightning.nets.source_concat import add_lora, concat_source, looks_at_source, widen_patch_embedding
 from insvie_lightning.weights.components import load_components
 from insvie_lightning.weights.deliverable import (
     Deliverable,
@@ -160,12 +161,16 @@ class InsViE(LightningModule):
         self.ema, self.ema_updates = deliverable.ema, deliverable.ema_updates
 
     def setup(self, stage: str) -> None:
-        """Outside training, take the averaged weights."""
+        """Outside training, take the averaged weights; say when a test is of an editor that was never trained."""
         if stage == "fit":
             return
         self.configure_model()  # Lightning would call it only after this hook
         if self.use_ema and self.ema is not None:
             load_trainable(self.transformer, self.ema, str(self.start_from))
+        if stage == "test" and not self.trainer.ckpt_path and not looks_at_source(self.transformer):
+            rank_zero_info(
+                "this editor was never trained and cannot see the source; give it weights with --model.start_from"
+            )
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, *, dtype: torch.dtype = torch.float32, **settings: Any) -> "InsViE":

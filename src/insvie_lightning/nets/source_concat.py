@@ -26,6 +26,12 @@ def widen_patch_embedding(transformer: CogVideoXTransformer3DModel) -> None:
     transformer.register_to_config(in_channels=new.in_channels)
 
 
+def looks_at_source(transformer: CogVideoXTransformer3DModel) -> bool:
+    """Tell whether a widened patch embedding has learned anything of the source: its half is not all zeros."""
+    weight = transformer.patch_embed.proj.weight
+    return bool(weight[:, weight.shape[1] // 2 :].any())
+
+
 def add_lora(transformer: CogVideoXTransformer3DModel, rank: int, alpha: float) -> None:
     """Freeze the network, add LoRA on `LORA_TARGETS` (scale alpha / rank) and free the patch embedding, in place."""
     transformer.requires_grad_(False)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from insvie_lightning.report.curves import Metrics, last_step
+from insvie_lightning.report.curves import Metrics
 from insvie_lightning.report.dataset import DataSet
-from insvie_lightning.report.run import Run, Scores
+from insvie_lightning.report.run import Run, Scores, steps_made
 from insvie_lightning.report.values import number, show
 
 THROUGHPUT = ("samples_per_second", "data_wait_share", "peak_memory_mib", "step_ms")
@@ -32,7 +32,7 @@ def run_cards(runs: Sequence[Run], results: Sequence[Scores]) -> Iterator[Card]:
             yield Card(name, ours.text, _listed(f"{column} {cell.text}" for column, cell in beside if cell.text))
     trained = [run for run in runs if any(len(metric.curve[0]) > 1 for metric in run.metrics.values())]
     if trained:
-        steps = {run.name: last_step(run.metrics) for run in trained}
+        steps = {run.name: steps_made(run) for run in trained}
         note = " + ".join(f"{name} {number(count)}" for name, count in steps.items())
         yield Card("training steps", number(sum(steps.values())), note if len(steps) > 1 else "")
         yield from _last_run_cards(trained[-1].name, trained[-1].metrics)

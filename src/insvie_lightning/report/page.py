@@ -91,6 +91,9 @@ def _page(folder: Path, run_folders: Sequence[Path], dataset_folders: Sequence[P
     budget = Budget()
     runs = [read_run(place) for place in run_folders]
     results = [scores(run) for run in runs if run.summary]
+    # The outcome is what the folder itself says of all that is in it, else the last run's result.
+    compared = [result for result in results if result.rows]
+    outcome = [result for result in compared if result.run == folder.name] or compared[-1:]
     # The last run comes first here: it is the outcome, so its samples have the first claim on the budget.
     looks = [gallery for run in reversed(runs) for gallery in galleries(run, budget)]
     datasets = [read_dataset(place, budget) for place in dataset_folders]
@@ -108,7 +111,7 @@ def _page(folder: Path, run_folders: Sequence[Path], dataset_folders: Sequence[P
         name=folder.name,
         kind=_kind(len(runs), len(datasets)),
         date=datetime.now(UTC),
-        cards=[*run_cards(runs, results), *chain.from_iterable(data_cards)],
+        cards=[*run_cards(runs, outcome), *chain.from_iterable(data_cards)],
         results=results,
         sheets=[(run.name, run.sheet) for run in runs if run.sheet],
         galleries=looks,

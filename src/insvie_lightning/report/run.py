@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from insvie_lightning.errors import InputError
-from insvie_lightning.report.curves import Metrics, read_metrics
+from insvie_lightning.report.curves import Metrics, last_step, read_metrics
 from insvie_lightning.report.media import Budget, Gallery, Sample, preview
 from insvie_lightning.report.score_sheet import SHEET, ScoreSheet, read_sheet
 from insvie_lightning.report.values import is_share, number, show, title
@@ -94,6 +94,15 @@ def read_run(folder: Path) -> Run:
         steps=_sample_steps(folder),
         sheet=read_sheet(folder),
     )
+
+
+def steps_made(run: Run) -> int:
+    """Return how many optimizer steps a run made: one more than the last that was logged, since the first is 0.
+
+    The last step that was logged may be an earlier one than the last that was made, which the summary has.
+    """
+    told = run.summary.get("steps", 0)
+    return max(last_step(run.metrics) + 1, 0 if isinstance(told, str) else int(told))
 
 
 def scores(run: Run) -> Scores:
