@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import astuple, fields
+from dataclasses import astuple, fields, replace
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
@@ -73,7 +73,7 @@ class JudgeScores(PerSample):
         """The means, as every metric's; what all processes have spent since the last reset is said beside."""
         *counts, usd = self.used.tolist()
         if any(counts):
-            rank_zero_info(f"judge: {Spent(*map(int, counts), usd=usd)}")
+            rank_zero_info(f"judge: {replace(Spent(*map(int, counts)), usd=usd)}")
         return super().compute()
 
     def reset(self) -> None:
