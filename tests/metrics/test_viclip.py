@@ -201,8 +201,11 @@ def test_both_kinds_of_file_and_what_is_wrong_with_one(weights: Path, tmp_path: 
     torch.save({"model": {key: value for key, value in state.items() if "ln_post" not in key}}, released)
     with pytest.raises(InputError, match=r"without vision_encoder\.ln_post\.\{weight,bias\}"):
         load_viclip(released)
-    torch.save({"state": 3}, released)
+    torch.save({"model": {"conv.weight": torch.zeros(1)}}, released)
     with pytest.raises(InputError, match=r"another model than ViCLIP: it has no 'vision_encoder\.conv1\.weight'"):
+        load_viclip(released)
+    torch.save({"state": 3}, released)
+    with pytest.raises(InputError, match="holds no tensors by name"):
         load_viclip(released)
     released.write_bytes(b"no weights")
     with pytest.raises(InputError, match="is damaged, cut off, or no file of weights"):
