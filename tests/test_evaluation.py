@@ -30,10 +30,21 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def metrics(*arguments: str) -> list[str]:
-    """The names of what scores the edits of a recipe."""
+def callbacks(*arguments: str) -> list[EditMetric]:
+    """What scores the edits of a recipe."""
     trainer = InsvieCLI([*arguments, "--trainer.accelerator=cpu", "--trainer.devices=1"], run=False).trainer
-    return [type(callback).__name__ for callback in trainer.callbacks if isinstance(callback, EditMetric)]  # type: ignore[attr-defined]
+    return [callback for callback in trainer.callbacks if isinstance(callback, EditMetric)]  # type: ignore[attr-defined]
+
+
+def metrics(*arguments: str) -> list[str]:
+    """Their names."""
+    return [type(callback).__name__ for callback in callbacks(*arguments)]
+
+
+@pytest.mark.parametrize("recipe", ["tgve", "tgve_plus"])
+def test_scores_of_tgves_script_see_squares_as_it_does(recipe: str) -> None:
+    squared = {type(each).__name__ for each in callbacks("-c", recipe) if getattr(each.metric, "tgve_square", False)}
+    assert squared == {"ClipFrame", "ClipText", "PickScore"}
 
 
 def test_the_metrics_of_a_recipe_are_replaced_by_an_overlay_and_added_to_on_the_command_line() -> None:

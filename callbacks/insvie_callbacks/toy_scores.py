@@ -30,7 +30,15 @@ class ToyScores(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """One metric for the editor and for each baseline."""
-        self.scores = {name: ToyEditScore().to(pl_module.device) for name in self.names}
+        self.scores = {name: ToyEditScore() for name in self.names}
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go where the editor is, which it is not yet in `setup`: processes exchange what lies on their GPUs."""
+        self._move(pl_module)
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Likewise."""
+        self._move(pl_module)
 
     def on_validation_batch_end(
         self,
@@ -70,6 +78,10 @@ class ToyScores(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log all scores."""
         self._log(pl_module, "", self.names)
+
+    def _move(self, pl_module: LightningModule) -> None:
+        for score in self.scores.values():
+            score.to(pl_module.device)
 
     def _score(self, outputs: EditedVideos, batch: EditBatch) -> None:
         edited = outputs.edited

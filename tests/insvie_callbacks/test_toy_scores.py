@@ -96,3 +96,12 @@ def test_validation_scores_only_the_editor(make_trainer: Any, tmp_path: Path) ->
     assert scores.keys() == {f"val_{score}" for score in SCORES}
     assert scores["val_recolour_accuracy"] == scores["val_removal_accuracy"] == 0
     assert math.isfinite(scores["val_psnr_db"])
+
+
+@pytest.mark.parametrize("loop", ["validation", "test"])
+def test_counts_lie_where_the_editor_is_when_its_loop_begins(loop: str) -> None:
+    callback, editor = ToyScores(), Oracle()
+    callback.setup(None, editor, loop)  # type: ignore[arg-type]
+    editor.to("meta")  # as Lightning moves an editor to its GPU, after `setup`
+    getattr(callback, f"on_{loop}_epoch_start")(None, editor)
+    assert {score.removals.device.type for score in callback.scores.values()} == {"meta"}

@@ -36,7 +36,7 @@ class Noted:
         self.asked.append(question)
         if len(self.asked) > len(self.replies):
             raise Unavailable("the server is gone")
-        return Reply(self.replies[len(self.asked) - 1])
+        return Reply(self.replies[len(self.asked) - 1], prompt_tokens=1, completion_tokens=2)
 
 
 def clips(*values: int, frames: int = 4) -> torch.Tensor:
@@ -97,6 +97,23 @@ def test_when_nobody_answers_scores_are_missing_and_the_rest_goes_on(tmp_path):
     model.replies = ("1",) * 99
     metric.update(batch("abc"), EditedVideos(clips(WHITE, BLACK, 100)))
     assert metric.rows == {"a": (5, 4, 3), "b": (2, 1, 1), "c": (1, 1, 1)}
+
+
+def test_what_all_processes_have_spent_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("insvie_lightning.metrics.judge.rank_zero_info", said.append)
+    metric = JudgeScores(VLMJudge(Noted(*"123456789"), concurrency=1, usd_per_million_input=1e6))
+    metric.update(batch("ab"), EditedVideos(clips(WHITE, BLACK)))
+    metric.distributed_available_fn = lambda: True
+    metric.dist_sync_fn = lambda value, group: [value, value]  # another process with the same
+    metric.compute()
+    # 1 2 3 for the one; 4, 5 and three replies that are no score for the other.
+    assert said == [
+        "judge: 12 questions, 0 answered from the cache, 2 without an answer; 16 replies, 16 + 32 tokens, $16.00"
+    ]
+    metric.reset()
+    metric.compute()
+    assert len(said) == 1  # nothing was asked since
 
 
 def test_a_server_that_is_not_there_is_said_before_the_work(monkeypatch):

@@ -62,6 +62,35 @@ def test_a_source_has_one_value_whichever_of_its_edits_comes_first():
     assert found[0] == found[1] and found[0]["a"] == found[0]["b"]
 
 
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_sources_value_sees_nothing_but_what_its_edits_share(reads: bool) -> None:
+    seen: list[EditedSample] = []
+
+    class Noting(Brightness):
+        reads_captions = reads
+
+        def score(self, sample: EditedSample) -> tuple[float, ...]:
+            seen.append(sample)
+            return super().score(sample)
+
+    metric = Noting()
+    for key, caption in (("a", "rain"), ("b", "snow"), ("c", "snow")):
+        whole = replace(batch(key), instructions=(key,), edited=clips(30), source_captions=("sun",))
+        metric.update(replace(whole, edited_captions=(caption,)), EditedVideos(clips(20)))
+    told = [(each.source_caption, each.edited_caption) for each in seen if each.edited is each.source]
+    assert told == ([("sun", "rain"), ("sun", "snow")] if reads else [("", "")])
+    for each in (each for each in seen if each.edited is each.source):
+        assert each.target is None and not each.instruction and each.key not in ("a", "b", "c")
+
+
+def test_the_edits_of_a_video_need_not_follow_one_another() -> None:
+    metric = Brightness()
+    for _ in range(2):
+        for source in range(1, 101):
+            metric.update(batch("a", source), EditedVideos(clips(20)))
+    assert metric.scored == 200 + 100
+
+
 def test_edits_in_floating_point_are_rounded_to_pixels():
     metric = Brightness(with_source=False)
     metric.update(batch("a"), EditedVideos(torch.full((1, 2, 3, 4, 4), 0.2)))

@@ -201,16 +201,19 @@ def test_both_kinds_of_file_and_what_is_wrong_with_one(weights: Path, tmp_path: 
     torch.save({"model": {key: value for key, value in state.items() if "ln_post" not in key}}, released)
     with pytest.raises(InputError, match=r"without vision_encoder\.ln_post\.\{weight,bias\}"):
         load_viclip(released)
-    torch.save({"state": 3}, released)
+    torch.save({"model": {"conv.weight": torch.zeros(1)}}, released)
     with pytest.raises(InputError, match=r"another model than ViCLIP: it has no 'vision_encoder\.conv1\.weight'"):
         load_viclip(released)
+    torch.save({"state": 3}, released)
+    with pytest.raises(InputError, match="holds no tensors by name"):
+        load_viclip(released)
     released.write_bytes(b"no weights")
-    with pytest.raises(InputError, match="is no file of weights"):
+    with pytest.raises(InputError, match="is damaged, cut off, or no file of weights"):
         load_viclip(released)
     (tmp_path / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is damaged, cut off, or no file of weights"):
         load_viclip(tmp_path / "model.safetensors")
     (tmp_path / "model.safetensors").unlink()
     released.unlink()
-    with pytest.raises(InputError, match=r"holds none of model\.safetensors and ViClip"):
+    with pytest.raises(InputError, match=r"has no file model\.safetensors or ViClip.*: give the folder or the file"):
         ViClip(str(tmp_path)).prepare()

@@ -124,6 +124,7 @@ class ClipText(PerSample):
 
     names = ("clip_text",)
     source_names = names
+    reads_captions = True
     higher_is_better = True
 
     def __init__(
@@ -166,6 +167,7 @@ class PickScore(PerSample):
 
     names = ("pick_score",)
     source_names = names
+    reads_captions = True
     higher_is_better = True
 
     def __init__(

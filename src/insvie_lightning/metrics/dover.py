@@ -193,7 +193,7 @@ def load_dover(weights: str = WEIGHTS) -> DoverNet:
     from insvie_lightning.weights.sat_checkpoint import read_tensors
 
     advice = f"put {_FILE} (github.com/VQAssessment/DOVER, non-commercial) into a folder and name that as `weights`"
-    file = model_file(weights, _FILE, advice)
+    file = model_file(weights, [_FILE], advice)
     tensors, _ = read_tensors(file)
     with torch.device("meta"):
         net = DoverNet()

@@ -10,6 +10,7 @@ from torch import Tensor
 from insvie_lightning.errors import InputError
 from insvie_lightning.metrics.flow import BackendName, flow_backend
 from insvie_lightning.metrics.per_sample import EditedSample, PerSample
+from insvie_lightning.nets.recent import Recent, fingerprint
 
 
 class EPE(PerSample):
@@ -34,7 +35,7 @@ class EPE(PerSample):
         super().__init__(with_source=False)  # the source's own error is 0
         self.flow = flow_backend(backend, weights)
         self.names = (f"epe_{backend}_px",)
-        self._source: tuple[Tensor, Tensor] | None = None
+        self._flows: Recent[Tensor] = Recent(1)  # of the source, for the next edit of the same video
 
     def prepare(self) -> None:
         """Load the flow network.
@@ -57,20 +58,12 @@ class EPE(PerSample):
             )
         if len(sample.edited) < 2:
             return (math.nan,)
-        return (end_point_error_px(self._source_flow(sample.source), self.flow(sample.edited)),)
-
-    def _source_flow(self, source: Tensor) -> Tensor:
-        """The flow of a source, kept for the next edit of the same video."""
-        if self._source is None or not _same(self._source[0], source):
-            self._source = (source.clone(), self.flow(source))
-        return self._source[1]
+        source = sample.source
+        flow = self._flows.get((fingerprint(source), source.device), lambda: self.flow(source))
+        return (end_point_error_px(flow, self.flow(sample.edited)),)
 
 
 def end_point_error_px(flow_px: Tensor, other_px: Tensor) -> float:
     """Mean over frames and pixels of the length of the difference of two flows, each F 2 H W."""
     errors = [torch.hypot(*(one - other)).mean() for one, other in zip(flow_px, other_px, strict=True)]
     return float(torch.stack(errors).mean())
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and one.device == other.device and torch.equal(one, other)

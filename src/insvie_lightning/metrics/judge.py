@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import astuple, fields, replace
 
+import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from insvie_lightning.errors import InputError
-from insvie_lightning.judges import QUALITY, TEMPORAL, TEXT, Question, Verdict, VLMJudge, pick_frames
+from insvie_lightning.judges import QUALITY, TEMPORAL, TEXT, Question, Spent, Verdict, VLMJudge, pick_frames
 from insvie_lightning.judges.reply import Unavailable
 from insvie_lightning.metrics.per_sample import EditedSample, PerSample
 
@@ -33,6 +35,7 @@ class JudgeScores(PerSample):
 
     names = tuple(f"judge_{prompt.name}" for prompt in PROMPTS)
     higher_is_better = True
+    used: Tensor
 
     def __init__(self, judge: VLMJudge, frames: int | None = None) -> None:
         super().__init__()
@@ -40,6 +43,7 @@ class JudgeScores(PerSample):
             raise InputError(f"a judge is shown at least one frame of each clip, not {frames}; leave it out for all")
         self.judge = judge
         self.frames = frames
+        self.add_state("used", torch.zeros(len(fields(Spent)), dtype=torch.float64), dist_reduce_fx="sum")
         self.verdicts: dict[str, tuple[Verdict, ...]] = {}
         """Of each sample that this process has scored since the last reset, in the order of `names`."""
         self._unavailable = ""
@@ -58,14 +62,18 @@ class JudgeScores(PerSample):
             raise InputError(f"sample {sample.key!r} has no instruction, by which a judge scores")
         source, edited = (pick_frames(clip.cpu().numpy(), self.frames) for clip in (sample.source, sample.edited))
         questions = [Question(prompt, sample.instruction, source, edited) for prompt in PROMPTS]
+        before = self.judge.spent
         verdicts = self._verdicts(questions)
+        used = [now - then for now, then in zip(astuple(self.judge.spent), astuple(before), strict=True)]
+        self.used = self.used + torch.tensor(used, dtype=torch.float64, device=self.device)
         self.verdicts[sample.key] = verdicts
         return tuple(math.nan if verdict.answer is None else float(verdict.answer) for verdict in verdicts)
 
     def compute(self) -> dict[str, Tensor]:
-        """The means, as every metric's; what this process has spent is said beside."""
-        if self.judge.spent.questions:
-            rank_zero_info(f"judge: {self.judge.spent}")
+        """The means, as every metric's; what all processes have spent since the last reset is said beside."""
+        *counts, usd = self.used.tolist()
+        if any(counts):
+            rank_zero_info(f"judge: {replace(Spent(*map(int, counts)), usd=usd)}")
         return super().compute()
 
     def reset(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -14,8 +14,9 @@ from torchmetrics import Metric
 from insvie_lightning.batch import EditBatch, EditedVideos
 from insvie_lightning.errors import InputError
 from insvie_lightning.nets.latents import to_uint8
+from insvie_lightning.nets.recent import Recent, fingerprint
 
-_SOURCES_KEPT = 8
+_SOURCES_KEPT = 4096  # a few numbers each; the edits of one video may be far apart, as where a set is sorted by task
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,9 @@ class PerSample(Metric):
     """What the values are called, in the order in which `score` returns them; names carry their unit."""
     source_names: ClassVar[tuple[str, ...]] = ()
     """Those of `names` that are also taken of the unedited source."""
+    reads_captions: ClassVar[bool] = False
+    """Whether they depend on the captions. If not, all edits of one video share them; they may depend on nothing else
+    but the source's pixels."""
     full_state_update = False
     is_differentiable = False
     ids: list[Tensor]
@@ -70,7 +74,7 @@ class PerSample(Metric):
         self.add_state("ids", [], dist_reduce_fx="cat")
         self.add_state("values", [], dist_reduce_fx="cat")
         self.rows: dict[str, tuple[float, ...]] = {}
-        self._sources: dict[str, tuple[float, ...]] = {}
+        self._sources: Recent[tuple[float, ...]] = Recent(_SOURCES_KEPT)
 
     def prepare(self) -> None:
         """Load what scoring needs.
@@ -133,17 +137,17 @@ class PerSample(Metric):
         self.rows = {}
 
     def _of_source(self, sample: EditedSample) -> tuple[float, ...]:
-        """Values of the unedited source; the edits of one video share them."""
-        content = hashlib.sha1(sample.source.cpu().numpy().tobytes(), usedforsecurity=False)
-        captions = f"{tuple(sample.source.shape)}\n{sample.source_caption}\n{sample.edited_caption}"
-        name = content.hexdigest() + captions
-        if name not in self._sources:
-            # A metric that draws by the key must not give another value when another edit of the video comes first.
-            values = self.score(replace(sample, key=content.hexdigest(), edited=sample.source))
-            if len(self._sources) >= _SOURCES_KEPT:
-                del self._sources[next(iter(self._sources))]
-            self._sources[name] = tuple(values[self.names.index(kept)] for kept in self.source_names)
-        return self._sources[name]
+        """Values of the unedited source; the edits of one video share them, with their captions if those are read."""
+        pixels = fingerprint(sample.source)
+        told = (sample.source_caption, sample.edited_caption) if self.reads_captions else ("", "")
+
+        def values() -> tuple[float, ...]:
+            # It is made of what it is kept by, so that nothing of the edit that comes first can show in its values.
+            alone = EditedSample(pixels, sample.source, sample.source, source_caption=told[0], edited_caption=told[1])
+            found = self.score(alone)
+            return tuple(found[self.names.index(name)] for name in self.source_names)
+
+        return self._sources.get((pixels, *told), values)
 
 
 def samples_of(batch: EditBatch, edits: EditedVideos) -> Iterator[EditedSample]:

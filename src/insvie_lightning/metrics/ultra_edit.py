@@ -41,6 +41,7 @@ class UltraEdit(PerSample):
     """
 
     source_names = ("clip_sim_target",)
+    reads_captions = True
     higher_is_better = True
 
     def __init__(

@@ -2,19 +2,18 @@
 
 from functools import lru_cache
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from insvie_lightning.errors import InputError, first_line, nearest
+from insvie_lightning.errors import InputError, nearest
 from insvie_lightning.metrics.clip import caption_of
 from insvie_lightning.metrics.per_sample import EditedSample, PerSample
 from insvie_lightning.nets.clip_pixels import clip_pixels
 from insvie_lightning.nets.frozen import Frozen
-from insvie_lightning.nets.hub import model_folder
+from insvie_lightning.nets.hub import model_file
 from insvie_lightning.nets.recent import Recent, fingerprint
 
 if TYPE_CHECKING:
@@ -52,6 +51,7 @@ class ViClip(PerSample):
 
     names = ("viclip_dir", "viclip_out", "viclip_dir_undefined")
     source_names = ("viclip_out",)
+    reads_captions = True
     higher_is_better = True
 
     def __init__(self, model: str = VICLIP, preset: Preset = "clip", with_source: bool = True) -> None:
@@ -102,7 +102,7 @@ class ViClipEncoder:
     """
 
     def __init__(self, model: str) -> None:
-        self.net = Frozen(lambda: load_viclip(_weights(model)))
+        self.net = Frozen(lambda: load_viclip(model_file(model, _WEIGHTS, "give the folder or the file as `model`")))
         self._videos: Recent[Tensor] = Recent(_KEPT)
         self._sentences: Recent[Tensor] = Recent(_KEPT)
         self._tokenizer: Any = None
@@ -180,37 +180,15 @@ def load_viclip(path: Path) -> "ViClipNet":
     Raises:
         InputError: The file is absent, or holds something else.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     from insvie_lightning.nets.viclip import ViClipNet, ViClipSize
     from insvie_lightning.weights.checks import require_fit
+    from insvie_lightning.weights.sat_checkpoint import read_tensors
 
+    state, _ = read_tensors(path)
     try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-            state = saved.get("model", saved)
         net = ViClipNet(ViClipSize.of(state))
-    except UnpicklingError as error:
-        raise InputError(f"{path} is no file of weights; nothing but weights is read from a .pth") from error
     except KeyError as error:
         raise InputError(f"{path} holds the weights of another model than ViCLIP: it has no {error}") from error
-    except (OSError, SafetensorError, RuntimeError, AttributeError, ValueError) as error:
-        raise InputError(f"the ViCLIP weights in {path} cannot be read: {first_line(error)}") from error
     require_fit(state, net.state_dict(), str(path))
     net.load_state_dict(state)
     return net
-
-
-def _weights(model: str) -> Path:
-    if Path(model).is_file():
-        return Path(model)
-    folder = model_folder(model, _WEIGHTS[:1], "give the folder or the file as `model`")
-    found = [folder / name for name in _WEIGHTS if (folder / name).is_file()]
-    if not found:
-        raise InputError(
-            f"{folder} holds none of {' and '.join(_WEIGHTS)}: name the file of ViCLIP's weights as `model`"
-        )
-    return found[0]

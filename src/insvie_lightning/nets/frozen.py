@@ -22,6 +22,7 @@ class Frozen(Generic[Net]):
 
     def on(self, device: torch.device | str) -> Net:
         """The network in evaluation mode and float32 on a device, to which it is moved when it is elsewhere."""
-        if self._net is None:
-            self._net = self._load().eval().requires_grad_(False)
-        return self._net.to(device)
+        with torch.inference_mode(False), torch.no_grad():  # what inference mode makes is of no use outside of it
+            if self._net is None:
+                self._net = self._load().eval().requires_grad_(False)
+            return self._net.to(device)

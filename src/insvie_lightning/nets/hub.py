@@ -24,7 +24,9 @@ def model_folder(name: str, files: Sequence[str], advice: str) -> Path:
     if Path(name).is_dir():
         return Path(name)
     try:
-        return Path(snapshot_download(name, allow_patterns=list(files), local_files_only=True))
+        cached = Path(snapshot_download(name, allow_patterns=list(files), local_files_only=True))
+        if _has_weights(cached, files):
+            return cached
     except (OSError, HFValidationError):
         pass
     try:
@@ -34,12 +36,12 @@ def model_folder(name: str, files: Sequence[str], advice: str) -> Path:
         raise absent(name, advice) from error
 
 
-def model_file(name: str, file: str, advice: str) -> Path:
-    """The file that a model is in: a local one, or `file` in a model's folder.
+def model_file(name: str, files: Sequence[str], advice: str) -> Path:
+    """The file that a model is in: a local one, or the first of `files` that a model's folder has.
 
     Args:
         name: A file, a folder, or a hub id such as `teowu/DOVER`.
-        file: What the file is called in a folder and on the hub.
+        files: What the file may be called in a folder and on the hub.
         advice: As for `model_folder`.
 
     Raises:
@@ -47,11 +49,13 @@ def model_file(name: str, file: str, advice: str) -> Path:
     """
     if Path(name).is_file():
         return Path(name)
-    if Path(name).suffix == Path(file).suffix:
-        raise InputError(f"{name} does not exist; legal is a file such as {file}, its folder, or a hub id")
-    found = model_folder(name, [file], advice) / file
-    if not found.is_file():
-        raise InputError(f"{name} has no file {file}: {advice}")
+    names = " or ".join(files)
+    if Path(name).suffix in {Path(file).suffix for file in files}:
+        raise InputError(f"{name} does not exist; legal is a file such as {names}, its folder, or a hub id")
+    folder = model_folder(name, files, advice)
+    found = next((folder / file for file in files if (folder / file).is_file()), None)
+    if found is None:
+        raise InputError(f"{name} has no file {names}: {advice}")
     return found
 
 
@@ -62,3 +66,9 @@ def absent(name: str, advice: str) -> InputError:
         f"the weights {name!r} are neither a folder here nor to be had from the hub{offline}: download them "
         f"(`hf download {name}`) and {advice}"
     )
+
+
+def _has_weights(folder: Path, files: Sequence[str]) -> bool:
+    """Whether a cached folder has any of the weights that are asked for; other programs may have left a tokenizer."""
+    weights = [pattern for pattern in files if pattern.endswith((".safetensors", ".bin", ".pth"))]
+    return not weights or any(any(folder.glob(pattern)) for pattern in weights)

@@ -31,5 +31,5 @@ class Recent(Generic[Value]):
 
 def fingerprint(clip: Tensor) -> str:
     """Equal for clips (uint8, any device) of equal shape and content, and for those only."""
-    content = hashlib.sha1(clip.cpu().contiguous().numpy().tobytes(), usedforsecurity=False).hexdigest()
+    content = hashlib.sha1(clip.cpu().contiguous().numpy().data, usedforsecurity=False).hexdigest()
     return f"{content} {tuple(clip.shape)}"
