@@ -71,7 +71,7 @@ def test_preflight_prints_what_the_job_will_take_and_writes_nothing(
     )
     assert found is not None, out
     seconds, share, days, hours, gigabytes = map(float, found.groups())
-    assert SECONDS <= seconds < 10 * SECONDS and 10 < share <= 100
+    assert seconds >= SECONDS and 0 < share <= 100
     assert hours == pytest.approx(seconds, rel=0.01) and days == pytest.approx(hours / 24, rel=0.01)
     assert 1e-3 < gigabytes < 0.1
 

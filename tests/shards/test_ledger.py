@@ -56,19 +56,20 @@ def test_what_the_dead_left_is_tidied_up(tmp_path: Path) -> None:
 
 def test_of_many_who_claim_at_once_each_unit_goes_to_one(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
-    queue, start = context.Queue(), context.Event()
+    queue, start, done = context.Queue(), context.Event(), context.Event()
 
     def work() -> None:
         ledger = Ledger(tmp_path, 50)
         start.wait()
         queue.put([unit for unit in range(50) if ledger.claim(unit)])
-        time.sleep(0.5)
+        done.wait()  # the claims of a process that has ended are free
 
     workers = [context.Process(target=work) for _ in range(4)]
     for worker in workers:
         worker.start()
     start.set()
-    found = [queue.get(timeout=30) for _ in workers]
+    found = [queue.get(timeout=60) for _ in workers]
+    done.set()
     for worker in workers:
         worker.join()
     assert sorted(unit for units in found for unit in units) == list(range(50))
