@@ -2,7 +2,7 @@
 
 Command:  python benchmarks/metrics.py [--tiny] [--only NAME ...] [--repeats 3] [--threads N]
 Hardware: any CPU, 8 GB of memory, 4 GB of disk for one network at a time; about half an hour on two cores, of which
-          most is DINOv2's (50 frames of 518 x 518) and PickScore's.
+          most is DINOv2's (50 frames of 518 x 518), RAFT's and GMFlow's (48 pairs).
 Result:   a line a metric: milliseconds for one edit, median over the repeats, each on a clip not seen before. Then the
           milliseconds of ClipFrame, ClipTemporal and ClipText on one clip, whose encoding they share, and on one clip
           each; the ratio is what sharing saves.
@@ -27,7 +27,10 @@ import torch
 from torch import Tensor
 
 from insvie_lightning.metrics.clip import ClipFrame, ClipTemporal, ClipText, PickScore, clip_encoder
+from insvie_lightning.metrics.dover import Dover
+from insvie_lightning.metrics.epe import EPE
 from insvie_lightning.metrics.per_sample import EditedSample, PerSample
+from insvie_lightning.metrics.pixels import Pixels
 from insvie_lightning.metrics.ultra_edit import UltraEdit, dino_encoder
 from insvie_lightning.metrics.viclip import ViClip, viclip_encoder
 
@@ -87,6 +90,33 @@ def viclip_l(folder: Path, tiny: bool) -> str:
     return str(folder)
 
 
+def saved(net: torch.nn.Module, folder: Path, name: str) -> str:
+    """Write a network's random weights as a checkpoint."""
+    torch.save(net.state_dict(), folder / name)
+    return str(folder / name)
+
+
+def dover(folder: Path) -> str:
+    """Write a DOVER."""
+    from insvie_lightning.nets.dover import DoverNet
+
+    return saved(DoverNet(), folder, "DOVER.pth")
+
+
+def gmflow(folder: Path) -> str:
+    """Write a GMFlow."""
+    from insvie_lightning.nets.gmflow import GMFlow
+
+    return saved(GMFlow(), folder, "gmflow.pth")
+
+
+def raft(folder: Path) -> str:
+    """Write a RAFT."""
+    from torchvision.models.optical_flow import raft_large
+
+    return saved(raft_large(), folder, "raft.pth")
+
+
 METRICS: dict[str, Callable[[Path, bool], PerSample]] = {
     "clip_frame": lambda folder, tiny: ClipFrame(clip_l(folder, tiny)),
     "clip_frame, tensor": lambda folder, tiny: ClipFrame(clip_l(folder, tiny), preprocessing="tensor"),
@@ -96,6 +126,11 @@ METRICS: dict[str, Callable[[Path, bool], PerSample]] = {
     "viclip": lambda folder, tiny: ViClip(viclip_l(folder, tiny)),
     "ultra_edit, no dino": lambda folder, tiny: UltraEdit(clip_l(folder, tiny), dino=None),
     "ultra_edit": lambda folder, tiny: UltraEdit(clip_l(folder / "clip", tiny), dino_l(folder / "dino", tiny)),
+    "pixels": lambda folder, tiny: Pixels(),
+    "epe, dis": lambda folder, tiny: EPE("dis"),
+    "epe, raft": lambda folder, tiny: EPE("raft", raft(folder)),
+    "epe, gmflow": lambda folder, tiny: EPE("gmflow", gmflow(folder)),
+    "dover": lambda folder, tiny: Dover(dover(folder)),
 }
 """A metric by its name, made from an empty folder for its networks: add yours as a line."""
 

@@ -158,7 +158,7 @@ def test_verify_names_the_sample_whose_byte_flipped(
 # ---------------------------------------------------------------- bad input
 
 
-@pytest.mark.parametrize("recipe", ["build_first_frames.yaml", "davis.yaml", "missing/config.yaml"])
+@pytest.mark.parametrize("recipe", ["build_nothing.yaml", "davis.yaml", "missing/config.yaml"])
 def test_a_recipe_that_does_not_exist_is_bad_input(capfd: pytest.CaptureFixture[str], recipe: str) -> None:
     said = refused(capfd, "predict" if recipe.startswith("build") else "fit", "--config", recipe)
     assert said.startswith(f"no recipe {recipe!r}: neither a file here nor one of ") and "toy_vae" in said

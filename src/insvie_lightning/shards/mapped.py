@@ -7,6 +7,9 @@ import tempfile
 
 import pyarrow as pa
 
+_ROWS_AT_ONCE = 16_384
+"""Smaller batches are joined: finding a row takes the longer the more of them there are."""
+
 
 def map_rows(batches: pa.RecordBatchReader) -> pa.Table:
     """Write rows to a nameless file in the folder for temporary files, and return them as a table mapped from there.
@@ -18,8 +21,14 @@ def map_rows(batches: pa.RecordBatchReader) -> pa.Table:
     os.close(descriptor)
     try:
         with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, batches.schema) as writer:
+            waiting: list[pa.RecordBatch] = []
             for batch in batches:
-                writer.write_batch(batch)
+                waiting.append(batch)
+                if sum(map(len, waiting)) >= _ROWS_AT_ONCE:
+                    writer.write_batch(pa.concat_batches(waiting))
+                    waiting.clear()
+            if waiting:
+                writer.write_batch(pa.concat_batches(waiting))
         return pa.ipc.open_file(pa.memory_map(path)).read_all()
     finally:
         os.unlink(path)
