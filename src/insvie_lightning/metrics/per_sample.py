@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -83,9 +84,9 @@ class PerSample(Metric):
             InputError: Weights are absent or of another model.
         """
 
+    @abstractmethod
     def score(self, sample: EditedSample) -> tuple[float, ...]:
         """Return the values of one edit, in the order of `names`."""
-        raise NotImplementedError
 
     @property
     def columns(self) -> tuple[str, ...]:
