@@ -119,16 +119,26 @@ def load_rows(folders: Folders, where: str = "true") -> pa.Table:
     Raises:
         InputError: A folder is missing, or the clause is not legal.
     """
-    listed = [folders] if isinstance(folders, str | Path) else folders
-    return pa.concat_tables([_load_folder(Path(folder), where) for folder in listed])
+    return pa.concat_tables([_load_folder(folder, where) for folder in list_folders(folders)])
+
+
+def list_folders(folders: Folders) -> list[Path]:
+    """Shard folders as a list.
+
+    Raises:
+        InputError: A folder is missing.
+    """
+    listed = [Path(folder) for folder in ([folders] if isinstance(folders, str | Path) else folders)]
+    for folder in listed:
+        if not folder.is_dir():
+            raise InputError(
+                f"there is no shard folder {str(folder)!r}: make it with `insvie shards convert SRC {folder}`, "
+                "or name another one with --data.shards DIR"
+            )
+    return listed
 
 
 def _load_folder(folder: Path, where: str) -> pa.Table:
-    if not folder.is_dir():
-        raise InputError(
-            f"there is no shard folder {str(folder)!r}: make it with `insvie shards convert SRC {folder}`, "
-            "or name another one with --data.shards DIR"
-        )
     table = open_manifest(folder).query(where=where, columns=COLUMNS, accepted_only=True)
     once = pa.DictionaryArray.from_arrays(np.zeros(len(table), np.int32), [str(folder)])
     return table.append_column("folder", once)

@@ -7,19 +7,18 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from torch.utils.data import Dataset, DistributedSampler
 
-from insvie_data_modules.samples import Folders, Form, Sample, load_rows, read_sample, stack
+from insvie_data_modules.samples import Folders, Form, Sample, list_folders, load_rows, read_sample, stack
 from insvie_lightning.batch import ORIGINS, EditBatch, Position
 from insvie_lightning.errors import InputError
 from insvie_lightning.quarantine import Quarantine
+from insvie_lightning.shards.manifest import open_manifest
 from insvie_lightning.shards.order import Ratio, Stream, StreamOrder, generator, interleave
-
-_KEYS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +31,7 @@ class PlannedStage:
         ratio: Static to real samples; None takes them as they come.
         rows: The manifest rows that the stage selects.
         streams: Stream -> its rows, and the order in which they come.
+        digest: Hash of all that the order depends on.
     """
 
     name: str
@@ -39,6 +39,7 @@ class PlannedStage:
     ratio: Ratio | None
     rows: pa.Table
     streams: dict[Stream, tuple[np.ndarray, StreamOrder]]
+    digest: str
 
 
 def plan_stage(
@@ -57,10 +58,10 @@ def plan_stage(
         InputError: The ratio or the clause is not legal, or nothing is selected of a stream that the ratio needs.
     """
     ratio = None if static_to_real is None else Ratio.parse(static_to_real)
-    rows = load_rows(folders, where)
-    is_origin = {kind: pc.equal(rows["origin"], kind).to_numpy() for kind in ORIGINS}
+    summary = summarize(folders, where)
+    is_origin = {kind: summary.origins == number for number, kind in enumerate(ORIGINS)}
     real = is_origin["real"] | is_origin["pair"] if real_includes_pairs else is_origin["real"]
-    masks: dict[Stream, np.ndarray] = {"all": np.ones(len(rows), bool), "static": is_origin["static"], "real": real}
+    masks: dict[Stream, np.ndarray] = {"all": np.ones(len(real), bool), "static": is_origin["static"], "real": real}
     needed: list[Stream] = ["all"] if ratio is None else [s for s in ("static", "real") if getattr(ratio, s)]
     if any(not masks[stream].any() for stream in needed):
         found = ", ".join(f"{is_origin[kind].sum()} {kind}" for kind in ORIGINS)
@@ -68,26 +69,51 @@ def plan_stage(
             f"stage {name!r} needs {'samples' if ratio is None else f'static:real = {ratio}'}, but in {folders} the "
             f"clause `{where}` selects {found}; loosen it, or change static_to_real"
         )
-    shard_of_row = _number_shards(rows)
     streams: dict[Stream, tuple[np.ndarray, StreamOrder]] = {}
+    digest = hashlib.sha256(f"{summary.digest} {name} {ratio} {seed} {pool_shards}".encode())
     for stream in needed:
-        chosen = np.flatnonzero(masks[stream])
-        streams[stream] = chosen, StreamOrder(shard_of_row[chosen], seed, f"{name}/{stream}", pool_shards)
-    return PlannedStage(name, batches, ratio, rows, streams)
+        chosen = np.flatnonzero(masks[stream]).astype(np.int32)
+        streams[stream] = chosen, StreamOrder(summary.shards[chosen], seed, f"{name}/{stream}", pool_shards)
+        digest.update(stream.encode() + chosen.tobytes())
+    rows = load_rows(folders, where)
+    if len(rows) != len(real):
+        raise InputError(f"{folders} grew from {len(real)} to {len(rows)} samples while it was opened; start again")
+    return PlannedStage(name, batches, ratio, rows, streams, digest.hexdigest())
 
 
-def _number_shards(rows: pa.Table) -> np.ndarray:
-    """Number the shard of each row, in the order in which the shards first appear."""
-    folder, shard = (_codes(rows[name]) for name in ("folder", "shard"))
-    pairs = pa.array(folder * (shard.max(initial=0) + 1) + shard)
-    return pairs.dictionary_encode().indices.to_numpy()
+@dataclass(frozen=True, slots=True)
+class RowSummary:
+    """What the order of N rows depends on, a few bytes a row.
+
+    Attributes:
+        origins: Place of each row's origin in `ORIGINS`, -1 of any other; N.
+        shards: Number of each row's shard, counted as they first appear; N.
+        digest: Hash of the keys and shards of all rows, in their order.
+    """
+
+    origins: np.ndarray
+    shards: np.ndarray
+    digest: str
 
 
-def _codes(column: pa.ChunkedArray) -> np.ndarray:
-    """Number the values of a column of text in the order in which they first appear."""
-    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    chunks = [chunk.indices.to_numpy() for chunk in encoded.unify_dictionaries().chunks]
-    return np.concatenate([np.empty(0, np.int32), *chunks])
+def summarize(folders: Folders, where: str) -> RowSummary:
+    """Summarize the rows of `load_rows` while they stream, so that no page of them stays in memory.
+
+    Raises:
+        InputError: As `load_rows`.
+    """
+    origins, shards = [np.empty(0, np.int8)], [np.empty(0, np.int32)]
+    numbers: dict[tuple[Path, str | None], int] = {}
+    digest = hashlib.sha256()
+    for folder in list_folders(folders):
+        for batch in open_manifest(folder).stream(where, ["key", "origin", "shard"]):
+            names, origin = (batch[name].dictionary_encode("encode") for name in ("shard", "origin"))
+            known = [numbers.setdefault((folder, shard), len(numbers)) for shard in names.dictionary.to_pylist()]
+            shards.append(np.array(known, np.int32)[names.indices.to_numpy()])
+            places = [ORIGINS.index(kind) if kind in ORIGINS else -1 for kind in origin.dictionary.to_pylist()]
+            origins.append(np.array(places, np.int8)[origin.indices.to_numpy()])
+            digest.update("".join(f"{key}\n" for key in batch["key"].to_pylist()).encode() + shards[-1].tobytes())
+    return RowSummary(np.concatenate(origins), np.concatenate(shards), digest.hexdigest())
 
 
 class StagedSamples(Dataset[tuple[int, Sample]]):
@@ -150,14 +176,9 @@ class StagedSamples(Dataset[tuple[int, Sample]]):
 
     def fingerprint(self) -> str:
         """The order of the samples, as a hash; only the length of the last stage does not matter."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(str(self.seed).encode())
         for start, stage in zip(self._starts, self.stages, strict=False):
-            digest.update(f"\n{start} {stage.name} {stage.ratio} {self.seed}\n".encode())
-            for chosen, order in stage.streams.values():
-                for first in range(0, len(order), _KEYS_AT_ONCE):
-                    numbers = [order[index] for index in range(first, min(first + _KEYS_AT_ONCE, len(order)))]
-                    keys = stage.rows["key"].take(chosen[numbers]).to_pylist()
-                    digest.update(("\n" if first else "").encode() + "\n".join(keys).encode())
+            digest.update(f" {start} {stage.digest}".encode())
         return digest.hexdigest()
 
     def _stage_of(self, number: int) -> int:

@@ -1,17 +1,18 @@
 """What each rank draws, and what the order depends on."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from insvie_data_modules import stages
 from insvie_data_modules.samples import Form, load_rows
-from insvie_data_modules.stages import RankSampler, StagedSamples, _number_shards, plan_stage
+from insvie_data_modules.stages import RankSampler, StagedSamples, plan_stage, summarize
+from insvie_lightning.batch import ORIGINS
 from insvie_lightning.errors import InputError
 from insvie_lightning.quarantine import Quarantine
+from insvie_lightning.shards.manifest import read_part
 
 
 def staged(folder: Path, **options: Any) -> StagedSamples:
@@ -33,21 +34,30 @@ def test_ranks_take_turns_and_start_where_they_stopped(latents: Path) -> None:
     assert list(resumed) == [1, 5, 9, 13, 17]  # the next epoch is whole
 
 
-def test_shards_are_numbered_as_they_appear(shards: Path, latents: Path) -> None:
-    rows = staged(latents).stages[0].rows
-    both = pa.concat_tables([load_rows([latents, shards]), rows])
-    names = [f"{row['folder']}/{row['shard']}" for row in both.select(["folder", "shard"]).to_pylist()]
+def test_rows_are_summarized_as_they_lie(shards: Path, latents: Path) -> None:
+    rows = load_rows([latents, shards]).select(["folder", "shard", "origin"]).to_pylist()
+    summary = summarize([latents, shards], "true")
+    names = [f"{row['folder']}/{row['shard']}" for row in rows]
     assert len(set(names)) == 16
-    assert _number_shards(both).tolist() == [list(dict.fromkeys(names)).index(name) for name in names]
+    assert summary.shards.tolist() == [list(dict.fromkeys(names)).index(name) for name in names]
+    assert [ORIGINS[place] for place in summary.origins] == [row["origin"] for row in rows]
 
 
-def test_the_fingerprint_is_of_all_keys_in_their_order(latents: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset = staged(latents)
-    chosen, order = dataset.stages[0].streams["all"]
-    keys = dataset.stages[0].rows["key"].to_pylist()
-    text = "\n0 s None 0\n" + "\n".join(keys[chosen[order[index]]] for index in range(36))
-    monkeypatch.setattr(stages, "_KEYS_AT_ONCE", 7)
-    assert dataset.fingerprint() == hashlib.sha256(text.encode()).hexdigest()
+def test_the_digest_is_of_every_key_in_its_place(latents: Path, tmp_path: Path) -> None:
+    def digest(keys: list[str]) -> str:
+        copy = tmp_path / "-".join(keys)
+        copy.mkdir()
+        part = read_part(sorted(latents.glob("*.parquet"))[0])[: len(keys)]
+        pq.write_table(part.set_column(part.column_names.index("key"), "key", [keys]), copy / "shard-0.parquet")
+        return summarize(copy, "true").digest
+
+    assert len({digest(keys) for keys in (["a", "b"], ["b", "a"], ["a", "c"], ["a"])}) == 4
+
+
+def test_a_data_set_that_grows_while_it_is_opened_is_refused(latents: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "load_rows", lambda *arguments: load_rows([latents, latents]))
+    with pytest.raises(InputError, match="grew from 36 to 72 samples"):
+        staged(latents)
 
 
 def test_the_fingerprint_changes_with_the_order_alone(latents: Path) -> None:

@@ -48,6 +48,15 @@ class Manifest:
     def query(self, where: str = "true", columns: Sequence[str] | None = None, accepted_only: bool = True) -> pa.Table:
         """Return the rows that a clause keeps, in storage order; they lie on disk (`map_rows`), not in memory.
 
+        Args and errors are those of `stream`.
+        """
+        return map_rows(self.stream(where, columns, accepted_only))
+
+    def stream(
+        self, where: str = "true", columns: Sequence[str] | None = None, accepted_only: bool = True
+    ) -> pa.RecordBatchReader:
+        """Read the rows that a clause keeps, in storage order, batch by batch as they are asked for.
+
         Args:
             where: A DuckDB WHERE clause over the columns, such as `judge >= 4 and epe_px <= 2`. It can neither read
                 nor write anything but the manifest.
@@ -62,9 +71,7 @@ class Manifest:
                 raise self._unknown(name)
         names = [name for name in self.schema.names if columns is None or name in columns]
         rows = self._scan(names, accepted_only)
-        if where != "true":
-            rows = _chosen(rows, self._matches(where, accepted_only))
-        return map_rows(rows)
+        return rows if where == "true" else _chosen(rows, self._matches(where, accepted_only))
 
     def _matches(self, where: str, accepted_only: bool) -> np.ndarray:
         """Number the rows that a clause keeps; the database sees no column but those that the clause can need."""

@@ -79,38 +79,52 @@ class StreamOrder:
     """The endless order of one stream: index 0, 1, 2, ... -> row, every row once per epoch.
 
     An epoch shuffles the shards, takes them in pools and permutes the samples within each pool: samples that are read
-    together lie in few shards. The seed of an epoch derives from `seed`, `name` and the epoch's number.
+    together lie in few shards. The seed of an epoch derives from `seed`, `name` and the epoch's number. Held in memory
+    are 4 bytes a row and the permutation of one pool.
 
     Args:
-        shard_of_row: The shard of each row, as numbers; N rows.
+        shard_of_row: The shard of each row, as numbers; N < 2^31 rows.
         seed: The run's seed.
         name: Tells streams of one seed apart, for example by stage and stream.
         pool_shards: Number of shards whose samples are mixed.
     """
 
     def __init__(self, shard_of_row: np.ndarray, seed: int, name: str = "", pool_shards: int = 16) -> None:
-        self._shard = np.unique(shard_of_row, return_inverse=True)[1]
+        by_shard = np.argsort(shard_of_row, kind="stable").astype(np.int32)
+        borders = np.flatnonzero(np.diff(shard_of_row[by_shard])) + 1
+        self._shards = np.split(by_shard, borders)
+        self._length = len(by_shard)
         self._seed = seed
         self._name = name
         self._pool_shards = pool_shards
         self._epoch = -1
-        self._rows = np.empty(0, dtype=np.int64)
+        self._pools: list[np.ndarray] = []
+        self._starts = np.empty(0, dtype=np.int64)
+        self._pool = -1
+        self._rows = np.empty(0, dtype=np.int32)
 
     def __len__(self) -> int:
         """Number of rows N."""
-        return len(self._shard)
+        return self._length
 
     def __getitem__(self, index: int) -> int:
         """The row at `index` >= 0; index // N is the epoch."""
-        epoch, within = divmod(index, len(self))
+        epoch, within = divmod(index, self._length)
         if epoch != self._epoch:
-            self._rows, self._epoch = self._permutation(epoch), epoch
-        return int(self._rows[within])
+            self._begin(epoch)
+        pool = int(np.searchsorted(self._starts, within, side="right")) - 1
+        if pool != self._pool:
+            rows = np.concatenate([self._shards[shard] for shard in self._pools[pool]])
+            generator(self._seed, f"{self._name}/{epoch}", pool).shuffle(rows)
+            self._pool, self._rows = pool, rows
+        return int(self._rows[within - self._starts[pool]])
 
-    def _permutation(self, epoch: int) -> np.ndarray:
-        random = generator(self._seed, self._name, epoch)
-        place = random.permutation(self._shard.max() + 1)
-        return np.lexsort((random.random(len(self)), place[self._shard] // self._pool_shards))
+    def _begin(self, epoch: int) -> None:
+        shuffled = generator(self._seed, self._name, epoch).permutation(len(self._shards))
+        self._pools = np.split(shuffled, range(self._pool_shards, len(shuffled), self._pool_shards))
+        sizes = [sum(len(self._shards[shard]) for shard in pool) for pool in self._pools]
+        self._starts = np.cumsum([0, *sizes[:-1]])
+        self._epoch, self._pool = epoch, -1
 
 
 def generator(seed: int, name: str, number: int) -> np.random.Generator:
