@@ -58,13 +58,16 @@ def plan_stage(
         InputError: The ratio or the clause is not legal, or nothing is selected of a stream that the ratio needs.
     """
     ratio = None if static_to_real is None else Ratio.parse(static_to_real)
-    summary = summarize(folders, where)
-    is_origin = {kind: summary.origins == number for number, kind in enumerate(ORIGINS)}
-    real = is_origin["real"] | is_origin["pair"] if real_includes_pairs else is_origin["real"]
-    masks: dict[Stream, np.ndarray] = {"all": np.ones(len(real), bool), "static": is_origin["static"], "real": real}
+    rows, summary = load_rows(folders, where), summarize(folders, where)
+    if len(rows) != len(summary.origins):
+        raise InputError(f"{folders} changed while it was opened ({len(rows)}, then {len(summary.origins)} samples)")
+    count = {origin: int(np.sum(summary.origins == number)) for number, origin in enumerate(ORIGINS)}
+    members: dict[Stream, tuple[str, ...]] = {
+        "all": ORIGINS, "static": ("static",), "real": ("real", "pair") if real_includes_pairs else ("real",)
+    }  # fmt: skip
     needed: list[Stream] = ["all"] if ratio is None else [s for s in ("static", "real") if getattr(ratio, s)]
-    if any(not masks[stream].any() for stream in needed):
-        found = ", ".join(f"{is_origin[kind].sum()} {kind}" for kind in ORIGINS)
+    if any(not sum(count[origin] for origin in members[stream]) for stream in needed):
+        found = ", ".join(f"{count[origin]} {origin}" for origin in ORIGINS)
         raise InputError(
             f"stage {name!r} needs {'samples' if ratio is None else f'static:real = {ratio}'}, but in {folders} the "
             f"clause `{where}` selects {found}; loosen it, or change static_to_real"
@@ -72,12 +75,10 @@ def plan_stage(
     streams: dict[Stream, tuple[np.ndarray, StreamOrder]] = {}
     digest = hashlib.sha256(f"{summary.digest} {name} {ratio} {seed} {pool_shards}".encode())
     for stream in needed:
-        chosen = np.flatnonzero(masks[stream]).astype(np.int32)
+        places = [ORIGINS.index(origin) for origin in members[stream]]
+        chosen = np.flatnonzero(np.isin(summary.origins, places)).astype(np.int32)
         streams[stream] = chosen, StreamOrder(summary.shards[chosen], seed, f"{name}/{stream}", pool_shards)
         digest.update(stream.encode() + chosen.tobytes())
-    rows = load_rows(folders, where)
-    if len(rows) != len(real):
-        raise InputError(f"{folders} grew from {len(real)} to {len(rows)} samples while it was opened; start again")
     return PlannedStage(name, batches, ratio, rows, streams, digest.hexdigest())
 
 

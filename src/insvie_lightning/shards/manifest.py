@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import duckdb
@@ -39,11 +39,6 @@ class Manifest:
     folder: Path
     files: tuple[Path, ...]
     schema: pa.Schema
-
-    @cached_property
-    def table(self) -> pa.Table:
-        """Every row, rejected samples included, in memory."""
-        return pa.concat_tables(map(read_part, self.files), promote_options="default")
 
     def query(self, where: str = "true", columns: Sequence[str] | None = None, accepted_only: bool = True) -> pa.Table:
         """Return the rows that a clause keeps, in storage order; they lie on disk (`map_rows`), not in memory.
@@ -101,7 +96,11 @@ class Manifest:
             for path in self.files:
                 with _open_part(path) as part:
                     present = {*columns, "accepted"}.intersection(part.schema_arrow.names)
-                    for batch in part.iter_batches(_ROWS_AT_ONCE, columns=sorted(present)):
+                    # Group by group, because what was read of earlier groups is only let go at the end of a call.
+                    for batch in chain.from_iterable(
+                        part.iter_batches(_ROWS_AT_ONCE, [group], sorted(present))
+                        for group in range(part.num_row_groups)
+                    ):
                         batch = batch.filter(batch["accepted"]) if accepted_only else batch
                         arrays = [
                             batch[field.name] if field.name in present else pa.nulls(len(batch), field.type)
@@ -141,7 +140,8 @@ def compact(folder: Path | str) -> Path:
     parts = _fingerprint(finished_shards(manifest.folder))
     path = manifest.folder / COMPACT
     temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(manifest.table.replace_schema_metadata({_PARTS: parts}), temporary, compression="zstd")
+    rows = manifest.query(accepted_only=False).replace_schema_metadata({_PARTS: parts})
+    pq.write_table(rows, temporary, row_group_size=_ROWS_AT_ONCE, compression="zstd")
     os.replace(temporary, path)
     return path
 
