@@ -57,7 +57,7 @@ def stats(folder: Path | str) -> Stats:
     Raises:
         InputError: As `open_manifest`.
     """
-    table = open_manifest(folder).table
+    table = open_manifest(folder).query(accepted_only=False)
     accepted = table.filter(pc.field("accepted"))
     rejected = table.filter(~pc.field("accepted"))
     shape = accepted.group_by(["frames", "height", "width", "fps"]).aggregate([([], "count_all")])
