@@ -151,7 +151,9 @@ def _pixels(frame: VideoFrame, height: int, width: int) -> np.ndarray:
         pixels: np.ndarray = (rgba[..., :3] * rgba[..., 3:] + 127) // 255
     else:
         pixels = frame.to_ndarray(format="rgb24", height=height, width=width)
-    return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)).transpose(2, 0, 1), dtype=np.uint8)
+    if turns := round(frame.rotation / 90) % 4:
+        pixels = np.ascontiguousarray(np.rot90(pixels, turns))
+    return pixels.astype(np.uint8, copy=False).transpose(2, 0, 1)  # a view: who needs another layout copies once
 
 
 def _declared_frames(stream: VideoStream, rate: float, seconds: list[float]) -> int:

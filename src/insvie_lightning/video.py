@@ -202,6 +202,8 @@ def sample_frames(clip: Clip, frames: int, start: float = 0.0) -> Clip:
     """
     if len(clip) < frames:
         raise InputError(f"a clip of {len(clip)} frames is too short to take {frames} from it")
+    if len(clip) == frames:
+        return clip
     stride = (len(clip) - 1) // (frames - 1) if frames > 1 else 1
     first = round(start * (len(clip) - 1 - (frames - 1) * stride))
     taken = clip.frames[first : first + (frames - 1) * stride + 1 : stride].copy()
