@@ -169,7 +169,7 @@ def test_fit_leaves_config_metrics_and_checkpoint_in_the_run_folder_and_reruns(
     with caplog.at_level("INFO"):
         assert main(["fit", "-c", "acme.yaml"]) == 0
     assert "Seed set to 0" in caplog.text
-    assert main(["fit", "-c", "acme.yaml", "-c", "trainer: {max_steps: 1}"]) == 0
+    assert main(["fit", "-c", "acme.yaml", "-c", "trainer: {max_steps: 1}", "--ckpt_path=new"]) == 0
     run = recipe.parent / "runs/acme"
     assert (run / "metrics.csv").read_text().splitlines()[0] == "epoch,loss,step"
     assert "max_steps: 1" in (run / "config.yaml").read_text()
@@ -207,7 +207,7 @@ def test_testing_a_checkpoint_keeps_the_config_of_the_fit_and_the_recipe_decides
             ["-c", "trainer: {callbacks: [{class_path: AcmeMeter, init_args: {scale: big}}]}"],
             "trainer.callbacks.scale: expected float, got big",
         ),
-        (["--ckpt_path=gone.ckpt"], "--ckpt_path gone.ckpt: no such file or folder; last and best are legal, too"),
+        (["--ckpt_path=gone.ckpt"], "--ckpt_path gone.ckpt: no such file or folder; last, best and new are legal, too"),
         (["--model.fail=input"], "clip 'a' has no frames"),
         (["--data.broken=true"], "shard 'x.tar' is cut short"),
     ],
