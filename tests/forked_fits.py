@@ -1,4 +1,6 @@
-"""Runs fits one after another, each in a process of its own that is forked after the imports, and kills them as told.
+"""Runs fits one after another, each in a process of its own, and kills them as told.
+
+To save time, a fit of one process is forked when its base is loaded and its classes are built.
 
     python forked_fits.py RUNS.json
 
@@ -13,6 +15,7 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,6 @@ import torch
 from lightning import Callback
 
 from insvie_lightning import checkpoints
-from insvie_lightning.cli import main
 from insvie_lightning.lightning_cli import InsvieCLI
 
 MOMENTS = ("half written", "written", "flushed", "named")
@@ -31,7 +33,7 @@ class Run:
     """One fit.
 
     Attributes:
-        args: Of `insvie`.
+        args: Of `insvie fit`.
         record: File that rank r appends a line to for each batch: stage, step, keys, loss; `.r` is added to its name.
         world: Number of processes.
         signal_at: Batch of this process after whose training step the last rank gets `signum`.
@@ -64,18 +66,20 @@ class Record(Callback):
             os.kill(os.getpid(), self.run.signum)
 
 
-def fit(run: Run) -> int:
-    build = InsvieCLI.instantiate_trainer
+@cache
+def build(args: tuple[str, ...]) -> InsvieCLI:
+    cli = InsvieCLI(args, run=False)
+    cli.model.configure_model()
+    return cli
 
-    def recorded(self: Any, **kwargs: Any) -> Any:
-        trainer = build(self, **kwargs)
-        trainer.callbacks.insert(0, Record(run))
-        return trainer
 
-    InsvieCLI.instantiate_trainer = recorded  # type: ignore[method-assign]
+def fit(run: Run) -> None:
+    cli = build(tuple(run.args))
+    cli.trainer.callbacks.insert(0, Record(run))
     if run.kill_in_save:
         _die_in_save(*run.kill_in_save)
-    return main(run.args)
+    path = checkpoints.resume_path(cli.trainer, None)
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=path, weights_only=True)
 
 
 def _die_in_save(number: int, moment: str) -> None:
@@ -120,7 +124,8 @@ def _start(run: Run, rank: int, port: int) -> int:
         log = os.open(f"{run.record}.{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        status = fit(run)
+        fit(run)
+        status = 0
     except SystemExit as end:
         status = int(end.code or 0)
     except BaseException:
@@ -137,6 +142,8 @@ def _size(run: Run) -> int:
 
 
 def go(run: Run) -> dict[str, Any]:
+    if run.world == 1:
+        build(tuple(run.args))
     start = time.monotonic()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

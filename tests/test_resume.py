@@ -41,7 +41,7 @@ def command(shards: Path, tiny_base: Path) -> Callable[..., list[str]]:
 
     def make(folder: Path, *more: str, every: int = 1000) -> list[str]:
         return [
-            "fit", "-c", "curriculum", "-c", "toy", f"--model.base={tiny_base}", f"--data.shards={shards}",
+            "-c", "curriculum", "-c", "toy", f"--model.base={tiny_base}", f"--data.shards={shards}",
             f"--data.stages={STAGES}", "--data.batch_size=2", "--data.frames=5", "--data.size=[32, 48]",
             "--trainer.max_steps=-1", "--trainer.accumulate_grad_batches=2", "--trainer.log_every_n_steps=1",
             "--model.trainable=lora", "--model.lora_rank=4", "--model.lora_alpha=4", "--model.lpips_weight=0",
@@ -136,8 +136,8 @@ def test_killed_at_thirty_random_moments(command: Any, tmp_path: Path) -> None:
     resumed, skipped = said.count("resuming at step"), said.count("skipped step=")
     seen = recorded(tmp_path / "seen")
     print(
-        f"killed {statuses.count([-9])} times, resumed {resumed} times, skipped {skipped} cut saves, trained {len(seen)} "
-        f"batches for 60, {sum(result['seconds'] for result in results):.0f} s"
+        f"killed {statuses.count([-9])} times, resumed {resumed} times, skipped {skipped} cut saves, trained "
+        f"{len(seen)} batches for 60, {sum(result['seconds'] for result in results):.0f} s"
     )
     assert statuses[0] == statuses[-1] == [0] and statuses.count([-9]) >= 28 and skipped >= 5
     assert_same_end(tmp_path / "run", tmp_path / "straight", steps=30)
@@ -154,24 +154,17 @@ def test_stopped_anywhere_and_rerun(command: Any, tmp_path: Path, world: int) ->
         args = command(tmp_path / name, *ranks, *more, every=every)
         return {"args": args, "record": str(tmp_path / f"{name}.seen"), "world": world, **options}
 
-    cases = {
-        f"{place}, {workers} workers": (run, batch, signum, [f"--data.num_workers={workers}"])
-        for workers in (0, 2)
-        for place, batch, signum in (
-            ("inside a stage", 4, 15),
-            ("border", 6, 15),
-            ("mid-accumulation", 9, 15),
-            ("killed", 3, 9),
-        )
-    }
+    places = [("inside a stage", 4, 15), ("border", 6, 15), ("mid-accumulation", 9, 15), ("killed", 3, 9)]
+    cases = {f"{place}, {workers} workers": (workers, *at) for workers in (0, 2) for place, *at in places}
     runs = [run("straight")]
-    for name, (make, batch, signum, more) in cases.items():
-        runs.append(make(name, *more, every=1 if signum == 9 else 1000, signal_at=batch, signum=signum))
-        runs.append(make(name, *more))
+    for name, (workers, batch, signum) in cases.items():
+        loading = f"--data.num_workers={workers}"
+        runs.append(run(name, loading, every=1 if signum == 9 else 1000, signal_at=batch, signum=signum))
+        runs.append(run(name, loading))
     results = forked(tmp_path, runs, timeout=3500)
     logs = {path.name: path.read_text()[-2000:] for path in tmp_path.glob("*.0.log")}
     assert results[0]["statuses"] == [0] * world, logs["straight.seen.0.log"]
-    for number, (name, (_, batch, signum, _more)) in enumerate(cases.items()):
+    for number, (name, (_, batch, signum)) in enumerate(cases.items()):
         stopped, rerun = results[1 + 2 * number], results[2 + 2 * number]
         print(f"{world} ranks, {name}: {stopped}, {rerun}")
         if signum == 15:
