@@ -5,14 +5,19 @@ import os
 import random
 import subprocess
 import sys
+import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from insvie_data_modules.stages import RankSampler
 from insvie_lightning.checkpoints import newest_checkpoint
+from insvie_lightning.shards.order import Ratio, StreamOrder, interleave
 from insvie_lightning.shards.write import ShardWriter
 from insvie_lightning.toy.edits import example, to_triplet
 from insvie_lightning.weights.deliverable import load_deliverable
@@ -175,3 +180,36 @@ def test_stopped_anywhere_and_rerun(command: Any, tmp_path: Path, world: int) ->
             seen = recorded(tmp_path / f"{name}.seen", rank)
             assert set(seen) == set(recorded(tmp_path / "straight.seen", rank)) and len(set(seen)) == 12
             assert len(seen) == 12 + batch % 2  # what was accumulated is replayed
+
+
+@pytest.mark.parametrize("samples", [7_680, pytest.param(1_000_704, marks=pytest.mark.proof)])
+def test_an_epoch_over_64_ranks_of_8_workers_has_every_sample_once(samples: int) -> None:
+    ranks, workers, per_batch, ratio, draw = 64, 8, 2, Ratio(5, 1), np.random.default_rng(0)
+    batches = samples // ranks // per_batch
+    rows = {"static": samples * 5 // 6, "real": samples // 6}
+    start = time.monotonic()
+    tracemalloc.start()
+    orders = {name: StreamOrder(np.sort(draw.integers(0, 1 + count // 1000, count)), 3, f"s/{name}")
+              for name, count in rows.items()}  # fmt: skip
+    _ = [order[0] for order in orders.values()]  # draws the epoch
+    built, (_, peak) = time.monotonic() - start, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    drawn, static = {name: np.zeros(count, int) for name, count in rows.items()}, np.zeros(samples, bool)
+    resume = int(draw.integers(1, batches))
+    for rank in range(ranks):
+        numbers = list(RankSampler(range(samples), ranks, rank))  # type: ignore[arg-type]
+        again = list(RankSampler(range(samples), ranks, rank, start=resume * per_batch))  # type: ignore[arg-type]
+        assert again == numbers[resume * per_batch :]
+        of_rank = [numbers[first : first + per_batch] for first in range(0, len(numbers), per_batch)]
+        for worker in range(workers):  # a loader hands its batches out in turn
+            for number in (number for batch in of_rank[worker::workers] for number in batch):
+                stream, index = interleave(number, ratio)
+                drawn[stream][orders[stream][index]] += 1
+                static[number] = stream == "static"
+    assert all((count == 1).all() for count in drawn.values())
+    assert (np.convolve(static, np.ones(6), "valid") == 5).all()
+    print(
+        f"{samples} samples, {ranks} ranks x {workers} workers: orders built in {built:.2f} s with "
+        f"{peak / 2**20:.0f} MiB, all drawn in {time.monotonic() - start - built:.1f} s; "
+        f"resumed at batch {resume} of {batches}"
+    )

@@ -107,9 +107,10 @@ class RunCheckpoint(ModelCheckpoint):
         """Give the signals back. Nothing is saved: the state may be halfway through a step, and other ranks be gone."""
         self._signals.remove()
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the signals back."""
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the signals back, before Lightning does."""
         self._signals.remove()
+        super().on_train_end(trainer, pl_module)
 
     def _stop(self, trainer: Trainer, signum: int) -> None:
         queued = requeue(trainer) if signum == requeue_signal(trainer) else ""
