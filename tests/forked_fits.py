@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback
+from lightning import Callback, seed_everything
 
 from insvie_lightning import checkpoints
 from insvie_lightning.lightning_cli import InsvieCLI
@@ -75,6 +75,7 @@ def build(args: tuple[str, ...]) -> InsvieCLI:
 
 def fit(run: Run) -> None:
     cli = build(tuple(run.args))
+    seed_everything(0, verbose=False)  # as the command does when it starts
     cli.trainer.callbacks.insert(0, Record(run))
     if run.kill_in_save:
         _die_in_save(*run.kill_in_save)
