@@ -15,7 +15,6 @@ import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
-from diffusers import CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
 
 from insvie_lightning.batch import Clip
 from insvie_lightning.cli import main
@@ -23,43 +22,11 @@ from insvie_lightning.editors.insvie import InsViE
 from insvie_lightning.shards.manifest import open_manifest
 from insvie_lightning.shards.write import ShardWriter
 from insvie_lightning.toy.edits import example, to_triplet
-from insvie_lightning.toy.text import MAX_TOKENS, build_text_encoder, build_tokenizer
 from insvie_lightning.video import read_clip
-from insvie_lightning.weights.components import Components, load_vae, save_components
 from insvie_lightning.weights.deliverable import load_deliverable
 
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 LORA = ["--model.lora_rank=8", "--model.lora_alpha=8", "--model.num_inference_steps=2"]
-
-
-@pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A text-to-video model of random weights that is small enough to train in seconds."""
-    folder = tmp_path_factory.mktemp("base")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        transformer = CogVideoXTransformer3DModel(
-            num_attention_heads=2,
-            attention_head_dim=16,
-            num_layers=2,
-            in_channels=16,
-            out_channels=16,
-            time_embed_dim=32,
-            text_embed_dim=64,
-            sample_width=12,
-            sample_height=8,
-            sample_frames=9,
-            max_text_seq_length=MAX_TOKENS,
-            spatial_interpolation_scale=1.0,
-            temporal_interpolation_scale=1.0,
-        )
-    tokenizer = build_tokenizer()
-    scheduler = CogVideoXDDIMScheduler(
-        snr_shift_scale=3.0, prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
-    )
-    parts = Components(transformer, load_vae("toy"), build_text_encoder(len(tokenizer)), tokenizer, scheduler)
-    save_components(parts, folder, torch.float32)
-    return folder
 
 
 @pytest.fixture(scope="session")

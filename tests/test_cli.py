@@ -74,6 +74,13 @@ class AcmeMeter(Callback):
 
     def __init__(self, scale: float = 1.0) -> None:
         self.scale = scale
+
+
+class AcmeTerm(Callback):
+    """Is told to stop in its first batch."""
+
+    def on_train_batch_start(self, *_):
+        os.kill(os.getpid(), 15)
 '''
 RECIPE = """# A recipe of the test.
 model: {class_path: AcmeNet, init_args: {width: 5}}
@@ -169,11 +176,49 @@ def test_fit_leaves_config_metrics_and_checkpoint_in_the_run_folder_and_reruns(
     with caplog.at_level("INFO"):
         assert main(["fit", "-c", "acme.yaml"]) == 0
     assert "Seed set to 0" in caplog.text
-    assert main(["fit", "-c", "acme.yaml", "-c", "trainer: {max_steps: 1}"]) == 0
+    assert main(["fit", "-c", "acme.yaml", "-c", "trainer: {max_steps: 1}", "--ckpt_path=new"]) == 0
     run = recipe.parent / "runs/acme"
     assert (run / "metrics.csv").read_text().splitlines()[0] == "epoch,loss,step"
     assert "max_steps: 1" in (run / "config.yaml").read_text()
     assert list(run.glob("checkpoints/*.ckpt"))
+
+
+def test_a_rerun_goes_on_by_itself_until_told_to_start_anew(
+    recipe: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    fit = ["fit", "-c", "acme.yaml", "--trainer.callbacks=RunCheckpoint"]
+    saved = Path("runs/acme/checkpoints").resolve()
+
+    def said(*more: str, status: int = 0) -> list[str]:
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            assert main([*fit, *more]) == status
+        return [line for line in caplog.messages if line.startswith(("resum", "start", "Restor"))]
+
+    assert said("--trainer.callbacks+=AcmeTerm", status=143) == []
+    assert capsys.readouterr().err.strip().splitlines()[-1] == (
+        f"stopped: SIGTERM; step 1 is in {saved}/step=1.ckpt; the same command goes on from there"
+    )
+    anew = "--ckpt_path new starts anew"
+    assert said() == [f"resuming at step 1 from runs/acme/checkpoints/step=1.ckpt; {anew}"]
+    assert said("--ckpt_path=last") == [f"resuming at step 2 from runs/acme/checkpoints/step=2.ckpt; {anew}"]
+    (saved / "step=2.ckpt").write_bytes(b"")
+    assert said()[0].startswith("starting anew, because no checkpoint is complete; skipped step=2.ckpt: ")
+    assert said("--ckpt_path=new") == [
+        "starting anew; the checkpoints of the earlier run are now in runs/acme/checkpoints.1"
+    ]
+    assert said() == [f"resuming at step 2 from runs/acme/checkpoints/step=2.ckpt; {anew}"]
+
+
+def test_a_full_disk_is_one_sentence(
+    recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 2**20}))
+    said = refused(capsys, "fit", "-c", "acme.yaml", "--trainer.callbacks=RunCheckpoint")
+    assert (
+        said.startswith("no room for the checkpoint ")
+        and "MiB too little; free some and rerun the same command" in said
+    )
 
 
 def test_testing_a_checkpoint_keeps_the_config_of_the_fit_and_the_recipe_decides(recipe: Path) -> None:
@@ -207,7 +252,7 @@ def test_testing_a_checkpoint_keeps_the_config_of_the_fit_and_the_recipe_decides
             ["-c", "trainer: {callbacks: [{class_path: AcmeMeter, init_args: {scale: big}}]}"],
             "trainer.callbacks.scale: expected float, got big",
         ),
-        (["--ckpt_path=gone.ckpt"], "--ckpt_path gone.ckpt: no such file or folder; last and best are legal, too"),
+        (["--ckpt_path=gone.ckpt"], "--ckpt_path gone.ckpt: no such file or folder; last, best and new are legal, too"),
         (["--model.fail=input"], "clip 'a' has no frames"),
         (["--data.broken=true"], "shard 'x.tar' is cut short"),
     ],

@@ -11,6 +11,7 @@ FLOORS = {
     1: {
         "batch",
         "camera",
+        "checkpoints",
         "columns",
         "config",
         "decode",
@@ -20,6 +21,7 @@ FLOORS = {
         "nets",
         "plugins",
         "quarantine",
+        "random_state",
         "video",
     },
     2: {"metrics", "shards", "toy", "weights"},

@@ -8,6 +8,7 @@ from insvie_callbacks.epe import EPE
 from insvie_callbacks.judge import Judge
 from insvie_callbacks.lora_ema import LoraEMA
 from insvie_callbacks.pixels import Pixels
+from insvie_callbacks.run_checkpoint import RunCheckpoint
 from insvie_callbacks.run_log import RunLog
 from insvie_callbacks.save_editor import SaveEditor
 from insvie_callbacks.score_table import ScoreTable
@@ -31,6 +32,7 @@ __all__ = [
     "PickScore",
     "Pixels",
     "Preflight",
+    "RunCheckpoint",
     "RunLog",
     "SaveEditor",
     "ScoreTable",

@@ -20,11 +20,13 @@ class Summary(Callback):
         """Write the file, atomically."""
         if not trainer.is_global_zero or stage not in ("fit", "test"):
             return
+        path = Path(trainer.default_root_dir) / "summary.json"
+        if not trainer.callback_metrics and path.exists():
+            return  # a rerun of a run that was complete
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         # JSON has no nan: a score without samples is left out.
         numbers: dict[str, float] = {name: value for name, value in values.items() if math.isfinite(value)}
         numbers["steps"], numbers["seconds"] = trainer.global_step, round(time.monotonic() - self._start, 1)
-        path = Path(trainer.default_root_dir) / "summary.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         part.write_text(json.dumps(numbers, indent=2) + "\n")

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from insvie_data_modules.samples import Folders, Form, Sample, fill_form
 from insvie_data_modules.shard_set import ShardSet
 from insvie_data_modules.stages import RankSampler, StagedSamples, plan_stage
+from insvie_data_modules.workers import outlast_signals
 from insvie_lightning.errors import InputError
 from insvie_lightning.quarantine import Quarantine, read_quarantine
 from insvie_lightning.video import Resize
@@ -47,6 +48,9 @@ class Curriculum(LightningDataModule):
     Rank r of w draws the samples r, r + w, r + 2w, ... of the order, so each global batch is a window of it, and the
     ratio of static to real samples holds exactly over any window. A sample that cannot be read is set aside in
     `quarantine-rank0.jsonl` of the run folder and the next one of its stream takes its place.
+
+    A resumed run must select the same samples and have as many of them in an optimizer step; processes, batch size and
+    accumulated batches may change as long as their product does not.
 
     Args:
         shards: Shard folder, or several.
@@ -112,11 +116,10 @@ class Curriculum(LightningDataModule):
         Raises:
             InputError: A shard folder is missing, a stage selects too little, or a resumed run would see another order.
         """
-        accumulate = self.trainer.accumulate_grad_batches if self.trainer else 1
         plans = [
             plan_stage(
                 name=stage.name,
-                batches=stage.steps * accumulate,
+                batches=stage.steps * self._accumulate,
                 folders=stage.shards or self.shards,
                 where=stage.where,
                 static_to_real=stage.static_to_real,
@@ -136,12 +139,13 @@ class Curriculum(LightningDataModule):
         self._order = dataset.fingerprint()
         # The sampler starts where the checkpoint was saved; Lightning cannot know.
         warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
-        resumed = self._resumed_batches(sum(plan.batches for plan in plans))
+        resumed = self._resumed_batches() % sum(plan.batches for plan in plans)
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
             sampler=RankSampler(dataset, **self._ranks, start=resumed * self.batch_size),
             num_workers=self.num_workers,
+            worker_init_fn=outlast_signals,
             collate_fn=dataset.collate,
             pin_memory=torch.cuda.is_available(),
         )
@@ -168,9 +172,9 @@ class Curriculum(LightningDataModule):
         """How far the run is, and in which order."""
         if self.trainer is None or self._order is None:
             return {}
-        # Batches that went through their optimizer: a checkpoint may be saved after or in the middle of the next one.
-        batches = self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
-        return {"batches": batches, "samples_per_batch": self._samples_per_batch, "order": self._order}
+        # Only what is in an optimizer step counts: gradients accumulated since are not saved.
+        steps = self._processed // self._accumulate
+        return {"steps": steps, "samples_per_step": self._samples_per_step, "order": self._order}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the position; the next training loader starts there."""
@@ -191,20 +195,44 @@ class Curriculum(LightningDataModule):
         return self.batch_size * self._ranks["num_replicas"]
 
     @property
+    def _accumulate(self) -> int:
+        return self.trainer.accumulate_grad_batches if self.trainer else 1
+
+    @property
+    def _samples_per_step(self) -> int:
+        return self._samples_per_batch * self._accumulate
+
+    @property
+    def _processed(self) -> int:
+        if self.trainer is None:
+            return 0
+        return self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
+
+    @property
     def _quarantine_path(self) -> Path:
         folder = self.trainer.default_root_dir if self.trainer else "."
         return Path(folder) / f"quarantine-rank{self._ranks['rank']}.jsonl"
 
-    def _resumed_batches(self, batches: int) -> int:
+    def _resumed_batches(self) -> int:
         if not self._resumed:
             return 0
-        for name, now in (("samples_per_batch", self._samples_per_batch), ("order", self._order)):
-            if (then := self._resumed[name]) != now:
-                raise InputError(
-                    f"the run to resume had {name} {then}, this one has {now}: give it the same shards, stages, seed, "
-                    "batch_size and number of processes, or start a new run from its weights"
-                )
-        return int(self._resumed["batches"]) % batches
+        if (then := self._resumed["samples_per_step"]) != self._samples_per_step:
+            raise InputError(
+                f"the run to resume had {then} samples in an optimizer step, this one has {self._samples_per_step}: "
+                "keep batch_size x processes x accumulate_grad_batches, or start anew with --ckpt_path new"
+            )
+        if self._resumed["order"] != self._order:
+            raise InputError(
+                "the run to resume drew other samples or in another order: give it the same shards, stages and seed, "
+                "or start anew with --ckpt_path new (--model.start_from takes its weights over)"
+            )
+        batches = int(self._resumed["steps"]) * self._accumulate
+        if self._processed not in (0, batches):  # 0: a module asks for its number of steps before progress is restored
+            raise InputError(
+                "the checkpoint was saved between two optimizer steps, or accumulate_grad_batches was changed; only "
+                "RunCheckpoint saves what is needed to go on from there"
+            )
+        return batches
 
 
 def _scaled(stages: list[Stage], scale: float) -> list[Stage]:

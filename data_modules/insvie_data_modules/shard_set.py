@@ -6,6 +6,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from insvie_data_modules.samples import Folders, Form, RowSamples, Sample, fill_form, load_rows, stack
+from insvie_data_modules.workers import outlast_signals
 from insvie_lightning.errors import InputError
 from insvie_lightning.video import Resize
 
@@ -59,7 +60,11 @@ class ShardSet(LightningDataModule):
             )
         form = fill_form(self.form, self.trainer)
         return DataLoader(
-            RowSamples(rows, form), batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=stack
+            RowSamples(rows, form),
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            worker_init_fn=outlast_signals,
+            collate_fn=stack,
         )
 
     def test_dataloader(self) -> DataLoader[Sample]:

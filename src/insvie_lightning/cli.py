@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import insvie_lightning
-from insvie_lightning.errors import InputError, nearest
+from insvie_lightning.errors import InputError, Stopped, nearest
 
 LIGHTNING_VERBS = {
-    "fit": "train what a recipe says, resuming exactly with --ckpt_path",
+    "fit": "train what a recipe says; a rerun goes on where the last one stopped",
     "validate": "score the validation set of a recipe",
     "test": "score the test set of a recipe",
     "predict": "run a builder of a recipe: make or encode a data set",
@@ -27,7 +27,7 @@ VERBS = LIGHTNING_VERBS | COMMANDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run `insvie VERB ...` and return the exit status: 0 done, 2 bad input, 130 stopped by Ctrl+C.
+    """Run `insvie VERB ...` and return the exit status: 0 done, 2 bad input, 130 stopped by Ctrl+C, 143 by SIGTERM.
 
     Args:
         argv: The arguments after `insvie`; those of the process when None.
@@ -47,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return _stopped(verb)
+    except Stopped as end:
+        print(f"stopped: {end.message}", file=sys.stderr)
+        return int(end.code or 0)
     except SystemExit as end:
         # Lightning turns Ctrl+C into exit(1) after it has shut its workers down.
         if isinstance(end.__context__, KeyboardInterrupt):

@@ -12,6 +12,22 @@ class InputError(ValueError):
     """
 
 
+class Stopped(SystemExit):
+    """A run was told to stop, saved what it has, and stops.
+
+    Args:
+        message: What stopped it, and how to go on.
+        status: The exit status of the process.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(status)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
 def nearest(value: str, legal: Iterable[str]) -> str:
     """Return `; did you mean 'x'?` for the legal value closest to `value`, or an empty string when none is close."""
     close = get_close_matches(value, list(legal), n=1, cutoff=0.5)

@@ -14,11 +14,13 @@ from typing import Any
 
 from jsonargparse import ActionConfigFile, set_parsing_settings
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torchmetrics import Metric
 
+from insvie_lightning.checkpoints import NEW, AtomicCheckpointIO, resume_path
 from insvie_lightning.config import find_config
 from insvie_lightning.errors import InputError, nearest
 from insvie_lightning.plugins import GROUP, available, load_plugins
@@ -56,7 +58,7 @@ def register() -> None:
 
 
 def _worth_telling(record: logging.LogRecord) -> bool:
-    return not re.search(r"Tip: |TPU available", record.getMessage())
+    return not re.search(r"Tip: |TPU available|^Restor(ing|ed) ", record.getMessage())
 
 
 class InsvieCLI(LightningCLI):
@@ -111,8 +113,8 @@ class InsvieCLI(LightningCLI):
         except ArgumentError as error:
             raise InputError(explain(error.message)) from error
         checkpoint = self.config.get(f"{self.config.get('subcommand')}.ckpt_path")
-        if checkpoint and checkpoint not in ("best", "last", "hpc") and not _exists(checkpoint):
-            raise InputError(f"--ckpt_path {checkpoint}: no such file or folder; last and best are legal, too")
+        if checkpoint and checkpoint not in ("best", "last", "hpc", NEW) and not _exists(checkpoint):
+            raise InputError(f"--ckpt_path {checkpoint}: no such file or folder; last, best and new are legal, too")
 
     def _parse_ckpt_path(self) -> None:
         # Lightning would let the model arguments stored in a checkpoint override the recipe and the command line. Here
@@ -130,20 +132,29 @@ class InsvieCLI(LightningCLI):
         except MisconfigurationException as error:  # as a verb that the recipe's classes do not know
             raise InputError(f"{subcommand}: {_one_line(str(error))}") from error
 
+    def before_fit(self) -> None:
+        """Go on from the newest complete checkpoint of the run folder, unless told otherwise."""
+        options = self.config_init["fit"]
+        options["ckpt_path"] = resume_path(self.trainer, options["ckpt_path"])
+        options["weights_only"] = True
+
     def before_predict(self) -> None:
         """Predictions are written by builders and callbacks; keeping them, too, would fill the memory with videos."""
         self.config_init["predict"]["return_predictions"] = False
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer, the metrics among its callbacks; an argument that Lightning refuses is bad input."""
+        """Build the trainer, with metrics among its callbacks and checkpoints that a crash cannot break."""
         verb = self.config.get("subcommand")
         config = self.config_init[verb] if verb else self.config_init
         callbacks = config.trainer.callbacks or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         try:
-            return super().instantiate_trainer(callbacks=[*callbacks, *config.metrics], **kwargs)
+            trainer = super().instantiate_trainer(callbacks=[*callbacks, *config.metrics], **kwargs)
         except (ValueError, MisconfigurationException) as error:
             raise InputError(f"trainer: {_one_line(str(error))}") from error
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        return trainer
 
 
 def build_model(class_name: str, settings: dict[str, Any], arguments: Sequence[str] = ()) -> LightningModule:

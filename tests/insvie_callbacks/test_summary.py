@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from insvie_callbacks.run_checkpoint import RunCheckpoint
 from insvie_callbacks.summary import Summary
 
 
@@ -25,3 +26,14 @@ def test_a_test_leaves_its_scores_and_a_validation_nothing(
     assert not (tmp_path / "summary.json").exists()
     make_trainer(tmp_path, Summary()).test(make_editor(), numbers(1), verbose=False)
     assert json.loads((tmp_path / "summary.json").read_text())["score"] == 3.5
+
+
+def test_a_rerun_of_a_complete_run_keeps_its_numbers(
+    make_editor: Any, make_trainer: Any, numbers: Any, tmp_path: Path
+) -> None:
+    make_trainer(tmp_path, Summary(), RunCheckpoint(), max_steps=2).fit(make_editor(), numbers(2))
+    written = (tmp_path / "summary.json").read_text()
+    again, path = make_trainer(tmp_path, Summary(), RunCheckpoint(), max_steps=2), tmp_path / "checkpoints/step=2.ckpt"
+    again.fit(make_editor(), numbers(2), ckpt_path=path)
+    assert (tmp_path / "summary.json").read_text() == written and "train_loss" in written
+    assert [file.name for file in sorted((tmp_path / "checkpoints").iterdir())] == ["last.ckpt", "step=2.ckpt"]

@@ -14,6 +14,7 @@ import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from insvie_callbacks.run_checkpoint import RunCheckpoint
 from insvie_data_modules.curriculum import Curriculum, Stage
 from insvie_data_modules.stages import RankSampler
 from insvie_lightning.batch import EditBatch, Position, Triplet
@@ -210,10 +211,38 @@ def test_a_resumed_run_must_keep_its_order(latents: Path, tmp_path: Path) -> Non
     checkpoints = every(2, tmp_path)
     fit(curriculum(latents, Stage("a", 4)), tmp_path, Recorder(), enable_checkpointing=True, callbacks=[checkpoints])
     checkpoint = tmp_path / "step=2.ckpt"
-    with pytest.raises(InputError, match="the run to resume had order"):
+    with pytest.raises(InputError, match="the run to resume drew other samples or in another order"):
         fit(curriculum(latents, Stage("a", 4), seed=1), tmp_path, Recorder(), checkpoint)
-    with pytest.raises(InputError, match="samples_per_batch 6, this one has 3"):
+    with pytest.raises(InputError, match="the run to resume had 6 samples in an optimizer step, this one has 3"):
         fit(curriculum(latents, Stage("a", 4), batch_size=3), tmp_path, Recorder(), checkpoint)
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate"), [(6, 1), (2, 3), (1, 6)])
+def test_a_resumed_run_may_cut_its_steps_into_other_batches(
+    latents: Path, tmp_path: Path, batch_size: int, accumulate: int
+) -> None:
+    stages = Stage("a", 3, static_to_real="5:1"), Stage("b", 4)
+    saving = {"enable_checkpointing": True, "accumulate_grad_batches": 2}
+    straight = fit(
+        curriculum(latents, *stages, batch_size=3), tmp_path, Recorder(), callbacks=[RunCheckpoint(2, keep=9)], **saving
+    )
+    for step in (2, 4):
+        data, path = curriculum(latents, *stages, batch_size=batch_size), tmp_path / f"checkpoints/step={step}.ckpt"
+        again = {**saving, "accumulate_grad_batches": accumulate, "callbacks": [RunCheckpoint(100)]}
+        resumed = fit(data, tmp_path / "more", Recorder(), path, **again)
+        drawn = [key for _, batch_keys, _ in resumed.seen for key in batch_keys]
+        assert drawn == [key for _, batch_keys, _ in straight.seen[2 * step :] for key in batch_keys]
+        assert len(resumed.seen) == (7 - step) * accumulate
+
+
+def test_only_a_checkpoint_that_knows_its_last_step_is_resumed(latents: Path, tmp_path: Path) -> None:
+    options = {"accumulate_grad_batches": 2, "enable_checkpointing": True}
+    saving = every(100, tmp_path, on_exception=True)
+    with pytest.raises(RuntimeError, match="power cut"):
+        fit(curriculum(latents, Stage("a", 6)), tmp_path, Recorder(5), callbacks=[saving], **options)
+    (checkpoint,) = tmp_path.glob("*.ckpt")
+    with pytest.raises(InputError, match="saved between two optimizer steps"):
+        fit(curriculum(latents, Stage("a", 6)), tmp_path, Recorder(), checkpoint, accumulate_grad_batches=2)
 
 
 def test_validation_reads_its_own_shards(shards: Path, tmp_path: Path) -> None:

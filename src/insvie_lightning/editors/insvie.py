@@ -213,14 +213,15 @@ class InsViE(LightningModule):
         return Deliverable(settings, trainable_weights(self.transformer), self.ema, self.ema_updates)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the frozen networks out of resume checkpoints, and the number of the stage in them."""
-        checkpoint["stage_index"] = self._stage_index
+        """Keep the frozen networks out of resume checkpoints; the stage and the counted cells go in."""
+        checkpoint["stage_index"], checkpoint["cells_seen"] = self._stage_index, self.cells_seen
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Resume in the stage of the checkpoint, so that its optimizer and schedule go on."""
         self._stage_index = checkpoint.get("stage_index", 0)
+        self.cells_seen = list(checkpoint.get("cells_seen", self.cells_seen))
 
     # ---------------------------------------------------------------- training
 
