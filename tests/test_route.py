@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -113,6 +114,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, kind: Any) -> Seen:
     seen: Seen = {}
     edit = kind.edit
 
+    @wraps(edit)  # a recipe may name only what has the signature of an editor
     def watched(self: Any, frame: np.ndarray, instruction: str, scales: tuple[float, ...], seed: int) -> np.ndarray:
         seen[seed] = edit(self, frame, instruction, scales, seed)
         return seen[seed]
@@ -222,9 +224,9 @@ def toy_editor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     read = [f"--data.shards={folder / 'data'}", "--data.frames=9", "--data.size=[64, 96]", "--data.batch_size=64"]
     cpu = ["--data.num_workers=0", "--trainer.accelerator=cpu"]
     assert main(["predict", "-c", "build_latents", *latents, *read, *cpu, *root]) == 0
-    stage = "{name: s1, steps: 600, where: \"judge >= 4 and edit_type in ('recolour', 'background')\"}"
+    stage = "{name: s1, steps: 400, where: \"judge >= 4 and edit_type in ('recolour', 'background')\"}"
     data = [f"--data.shards={folder / 'latents'}", f"--data.stages=[{stage}]", "--data.batch_size=8"]
-    log = [f"--trainer.logger.init_args.save_dir={folder}", "--trainer.max_steps=600"]
+    log = [f"--trainer.logger.init_args.save_dir={folder}", "--trainer.max_steps=400"]
     assert main(["fit", "-c", "s1", "-c", "toy", *data, *root, *log]) == 0
     return folder / "weights"
 
