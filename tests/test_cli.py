@@ -150,8 +150,8 @@ def test_help_version_and_the_data_contracts_import_neither_torch_nor_lightning(
 
 def test_unknown_verb_offers_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(capsys, "fti") == (
-        "no verb 'fti': insvie knows fit, validate, test, predict, edit, shards, weights, explain, report, list, "
-        "doctor; did you mean 'fit'?"
+        "no verb 'fti': insvie knows fit, validate, test, predict, build, edit, shards, weights, explain, report, "
+        "list, doctor; did you mean 'fit'?"
     )
 
 

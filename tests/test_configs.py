@@ -20,7 +20,7 @@ def command(name: str) -> list[str]:
     return shlex.split(re.sub(r"--ckpt_path[= ]\S+", "", found[1]))
 
 
-@pytest.mark.parametrize("name", recipes())
+@pytest.mark.parametrize("name", [name for name, opening in recipes().items() if not opening.startswith("Chain:")])
 def test_recipe_parses_and_builds_what_it_names(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from insvie_lightning.lightning_cli import InsvieCLI
 

@@ -12,7 +12,8 @@ from lightning.pytorch import Trainer
 from insvie_callbacks import Judge
 from insvie_data_modules import Curriculum, Tgve, TgvePlus
 from insvie_lightning import EditOptions
-from insvie_lightning.config import recipes
+from insvie_lightning.commands.build import read_steps
+from insvie_lightning.config import config_root, recipes
 from insvie_lightning.editors import InsViE
 from insvie_lightning.metrics.clip import OPENAI_CLIP, PICKSCORE, PICKSCORE_PROCESSOR
 from insvie_lightning.metrics.ultra_edit import DINOV2
@@ -77,3 +78,13 @@ def test_every_kind_of_score_has_its_line_on_the_page() -> None:
 @pytest.mark.parametrize("name", [OPENAI_CLIP, PICKSCORE, PICKSCORE_PROCESSOR, VICLIP, DINOV2])
 def test_all_weights_that_a_metric_fetches_are_on_the_page(name: str) -> None:
     assert name in EVALUATION.split("## Weights")[1]
+
+
+def test_the_page_of_building_has_the_routes_and_steps_of_the_chain() -> None:
+    page = (DOCS / "building.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (`.*`) \|$", page, re.MULTILINE)
+    routes = {route: re.findall(r"`(\w+)`", steps) for route, steps in rows}
+    chain = config_root() / "build_insvie.yaml"
+    assert routes == {route: list(read_steps(chain, route)) for route in ("real", "static", "pair", "sets")}
+    for name in re.findall(r"`(build_\w+)`", page):
+        assert name in recipes()

@@ -13,7 +13,7 @@ import pyarrow as pa
 from lightning.pytorch import LightningDataModule
 
 from insvie_data_modules.images import read_picture
-from insvie_data_modules.listing import feed, make_keys, unread
+from insvie_data_modules.listing import feed, make_keys, tell_size, unread
 from insvie_lightning.batch import Clip
 from insvie_lightning.errors import InputError
 from insvie_lightning.shards.layouts import leads_outside
@@ -124,7 +124,7 @@ class PairInputs:
             shapes = "{}x{} and {}x{}".format(*source.size, *edited.size)
             return Input(draft, bad=f"the pictures differ in size: {shapes}")
         both = [fit_clip(clip, self.size, self.resize) if self.size else clip for clip in (source, edited)]
-        return Input(replace(draft, source=both[0], edited_frame=both[1].frames[0], **texts))
+        return Input(replace(tell_size(draft, source.size), source=both[0], edited_frame=both[1].frames[0], **texts))
 
     def _read(self, name: str) -> Clip:
         if not name or leads_outside(name):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from lightning.pytorch import LightningDataModule
 
-from insvie_data_modules.listing import feed, folder_of, list_files, unread
+from insvie_data_modules.listing import feed, folder_of, list_files, tell_size, unread
 from insvie_lightning.batch import Clip
 from insvie_lightning.decode import MAX_SIDE
 from insvie_lightning.errors import InputError
@@ -95,7 +95,8 @@ class ImageInputs:
             return Input(draft, bad=row["problem"])
         try:
             picture = read_picture(self.folder / row["name"], row["name"], self.fps)
-            return Input(replace(draft, source=fit_clip(picture, self.size, self.resize) if self.size else picture))
+            fitted = fit_clip(picture, self.size, self.resize) if self.size else picture
+            return Input(replace(tell_size(draft, picture.size), source=fitted))
         except InputError as error:
             return Input(draft, bad=str(error))
 

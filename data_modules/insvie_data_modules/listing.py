@@ -6,6 +6,7 @@ import csv
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,6 +96,12 @@ def unread(row: Mapping[str, Any], origin: Any, dataset: str, lineage: Mapping[s
     nothing = Clip(np.empty((0, 3, 0, 0), np.uint8), 0.0)
     texts = {name: row[name] for name in ("instruction", "source_caption")}
     return Draft(row["key"], nothing, **texts, origin=origin, dataset=dataset, lineage=lineage)
+
+
+def tell_size(draft: Draft, size: tuple[int, int]) -> Draft:
+    """Write the height and width in px of what was read into the lineage, where `shards.composition` counts them."""
+    (step, entry), *rest = draft.lineage.items()
+    return replace(draft, lineage=dict([(step, {**entry, "source_size": list(size)}), *rest]))
 
 
 def _below(folder: Path, suffixes: Collection[str]) -> Iterable[str]:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from lightning.pytorch import LightningDataModule
 
-from insvie_data_modules.listing import feed, folder_of, list_files, unread
+from insvie_data_modules.listing import feed, folder_of, list_files, tell_size, unread
 from insvie_lightning.batch import Clip, Draft
 from insvie_lightning.decode import open_video
 from insvie_lightning.edit_list import VIDEO_SUFFIXES
@@ -145,7 +145,8 @@ class VideoInputs:
         clip = take_clip(self.folder / row["name"], row["name"], self.frames, self.fps, self._check)
         if not self.still and len(clip) > 1 and _is_still(clip):
             raise InputError(f"{row['name']}: nothing moves in it; still pictures are for Images, or set still")
-        return replace(draft, source=fit_clip(clip, self.size, self.resize) if self.size else clip)
+        fitted = fit_clip(clip, self.size, self.resize) if self.size else clip
+        return replace(tell_size(draft, clip.size), source=fitted)
 
     def _check(self, name: str, size: tuple[int, int]) -> None:
         """Refuse a video by its size, before more than one frame is read.

@@ -15,8 +15,9 @@ LIGHTNING_VERBS = {
     "predict": "run a builder of a recipe: make or encode a data set",
 }
 COMMANDS = {
+    "build": "run the steps that build data one after the other",
     "edit": "edit one video by an instruction",
-    "shards": "convert, verify, select and count data sets",
+    "shards": "convert, verify, select, join and count data sets",
     "weights": "read released checkpoints, and write editors for other programs",
     "explain": "print everything that made a sample of a data set",
     "report": "make one HTML page out of a run or a data set",
@@ -97,3 +98,7 @@ def _sentence(error: InputError) -> str:
 def _stopped(verb: str) -> int:
     print(f"stopped: insvie {verb} was interrupted by Ctrl+C", file=sys.stderr)
     return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

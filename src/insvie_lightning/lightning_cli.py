@@ -127,6 +127,8 @@ class InsvieCLI(LightningCLI):
             super().instantiate_classes()
 
     def _run_subcommand(self, subcommand: str) -> None:
+        if subcommand == "predict" and self._is_built():
+            return
         try:
             super()._run_subcommand(subcommand)
         except MisconfigurationException as error:  # as a verb that the recipe's classes do not know
@@ -137,6 +139,14 @@ class InsvieCLI(LightningCLI):
         options = self.config_init["fit"]
         options["ckpt_path"] = resume_path(self.trainer, options["ckpt_path"])
         options["weights_only"] = True
+
+    def _is_built(self) -> bool:
+        """Whether a step of building data has nothing to do; then its weights, which take minutes, are not loaded."""
+        from insvie_lightning.builders.builder import Builder
+        from insvie_lightning.builders.finished import end_if_finished
+
+        inputs = getattr(self.datamodule, "inputs", None)
+        return isinstance(self.model, Builder) and inputs is not None and end_if_finished(self.model, inputs())
 
     def before_predict(self) -> None:
         """Predictions are written by builders and callbacks; keeping them, too, would fill the memory with videos."""

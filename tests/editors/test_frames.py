@@ -35,6 +35,16 @@ def test_candidates_are_first_frames_of_edits_of_a_still_video(weights):
     assert (editor.edit(frame, "make it red", (6.0,), seed=4)[0] != edited[1]).any()
 
 
+def test_a_clip_is_edited_with_the_scale_and_the_seed(weights):
+    editor = VideoEditor(str(weights), video_guidance_scale=1.5)
+    editor.load(CPU)
+    clip = to_triplet(example("test", 0)).source
+    edited = editor.edit_clip(clip, "make it red", 6.0, seed=3)
+    alone = Editor.from_pretrained(weights).edit(clip, "make it red", guidance=Guidance(6.0, 1.5), seed=3)
+    assert (edited == alone.frames).all()
+    assert (editor.edit_clip(clip, "make it red", 6.0, seed=4) != edited).any()
+
+
 def test_its_identity_is_json_and_a_folder_that_is_none_is_said(tmp_path):
     assert json.dumps(VideoEditor("a").identity) != json.dumps(VideoEditor("a", num_inference_steps=3).identity)
     with pytest.raises(InputError, match=r"editor\.json"):

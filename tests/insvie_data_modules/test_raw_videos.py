@@ -41,7 +41,7 @@ def test_frames_are_taken_at_the_rate_from_the_start(tmp_path: Path) -> None:
     # 20 frames a second at 8: every 2.5th, rounded to even halves.
     np.testing.assert_array_equal(draft.source.frames, moving(20)[[0, 2, 5, 8, 10]])
     assert draft.source.fps == 8.0 and draft.origin == "real" and draft.dataset == tmp_path.name
-    assert draft.lineage == {"RawVideos": {"file": "sub dir/a.mp4", "fps": 8.0}}
+    assert draft.lineage == {"RawVideos": {"file": "sub dir/a.mp4", "fps": 8.0, "source_size": [32, 48]}}
     kept = inputs(tmp_path, fps=None)[0].sample.source
     np.testing.assert_array_equal(kept.frames, moving(20)[:5])
     assert kept.fps == 20.0

@@ -1,6 +1,7 @@
 """LightningModules that are only predicted with: each is one step of building a data set."""
 
 from insvie_lightning.builders.captions import BuildCaptions
+from insvie_lightning.builders.edits import BuildEdits
 from insvie_lightning.builders.filter import FilterTriplets
 from insvie_lightning.builders.first_frames import BuildFirstFrames
 from insvie_lightning.builders.image_editors import CosXLEdit, InstructPix2Pix
@@ -13,6 +14,7 @@ from insvie_lightning.builders.videos import BuildVideos
 
 __all__ = [
     "BuildCaptions",
+    "BuildEdits",
     "BuildFirstFrames",
     "BuildPairs",
     "BuildSets",

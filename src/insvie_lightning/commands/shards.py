@@ -90,6 +90,15 @@ def select(args: argparse.Namespace) -> int:
     return 0
 
 
+def join(args: argparse.Namespace) -> int:
+    """Copy all samples of several data sets, such as the routes of a build, into new shards; run again to continue."""
+    from insvie_lightning.shards.join import join
+
+    count = join(args.src, args.dst, args.shard_size, progress=True)
+    print(f"{count} samples in {args.dst}")
+    return 0
+
+
 def compact(args: argparse.Namespace) -> int:
     """Merge the parts of a manifest into one file, which opens faster."""
     from insvie_lightning.shards.manifest import compact
@@ -101,14 +110,14 @@ def compact(args: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="insvie shards", description=sys.modules[__name__].__doc__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    for function in (convert, index, verify, stats, composition, select, compact):
+    for function in (convert, index, verify, stats, composition, select, join, compact):
         text = function.__doc__
         verb = verbs.add_parser(function.__name__, help=text, description=text)
         verb.set_defaults(run=function)
-        for name in ("src", "dst") if function in (convert, index, select) else ("dir",):
-            optional = "?" if (function, name) == (index, "dst") else None
+        for name in ("src", "dst") if function in (convert, index, select, join) else ("dir",):
+            optional = {(index, "dst"): "?", (join, "src"): "+"}.get((function, name))
             verb.add_argument(name, type=Path, metavar=name.upper(), nargs=optional)
-        if function in (convert, select):
+        if function in (convert, select, join):
             verb.add_argument("--shard-size", type=int, default=1000, help="rows per shard, default 1000")
         if function in (convert, index):
             for side in ("source", "edited"):

@@ -1,4 +1,4 @@
-"""Edit single frames with a trained video editor, as image editors do."""
+"""Edit with a trained video editor where data is built: single frames, as image editors do, and clips alike."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from insvie_lightning.editors.editor import Editor
 
 
 class VideoEditor:
-    """A trained video editor that edits a frame as a video in which nothing moves (`builders.ImageEditor`).
+    """A trained video editor that edits a frame as a video in which nothing moves, and clips in the same way.
 
-    For editors that were trained on few frames, such as those of the toy world; the first frame of the edit is taken.
-    Candidates are made one after another.
+    It is an `ImageEditor` and a `ClipEditor` of the builders, for editors that were trained on few frames, such as
+    those of the toy world. Of a frame the first one of its edit is taken; candidates are made one after another.
 
     Args:
         weights: The `weights` folder of a run.
@@ -52,12 +52,13 @@ class VideoEditor:
     def edit(self, frame: np.ndarray, instruction: str, guidance_scales: tuple[float, ...], seed: int) -> np.ndarray:
         """Edit a frame 3 H W, uint8, once for each scale of the text; N 3 H W, uint8."""
         assert self._editor is not None, "load comes first"
-        frames = self._editor.model.working_shape[0]
-        still = Clip(np.repeat(frame[None], frames, axis=0), 8.0)
-        edited = []
-        for scale in guidance_scales:
-            guidance = Guidance(scale, self.video_guidance_scale)
-            steps = self.num_inference_steps
-            clip = self._editor.edit(still, instruction, guidance=guidance, num_inference_steps=steps, seed=seed)
-            edited.append(clip.frames[0])
-        return np.stack(edited)
+        still = Clip(np.repeat(frame[None], self._editor.model.working_shape[0], axis=0), 8.0)
+        return np.stack([self.edit_clip(still, instruction, scale, seed)[0] for scale in guidance_scales])
+
+    def edit_clip(self, clip: Clip, instruction: str, guidance_scale: float, seed: int) -> np.ndarray:
+        """Edit a clip with a scale of the text; F 3 H W, uint8."""
+        assert self._editor is not None, "load comes first"
+        guidance = Guidance(guidance_scale, self.video_guidance_scale)
+        steps = self.num_inference_steps
+        edited = self._editor.edit(clip, instruction, guidance=guidance, num_inference_steps=steps, seed=seed)
+        return edited.frames
