@@ -82,6 +82,11 @@ class Guidance:
             video += text
         return 1 - video, video - text, text
 
+    def branches(self, timestep: int, num_inference_steps: int) -> list[int]:
+        """Which of uu, cu, cc (0, 1, 2) have a weight at a timestep and must be computed."""
+        weights = self.weights(timestep, num_inference_steps)
+        return [branch for branch, weight in enumerate(weights) if abs(weight) > 1e-8]
+
 
 def guided(
     denoise: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
@@ -108,7 +113,7 @@ def guided(
 
     def branch_sum(noisy: Tensor, timestep: Tensor) -> Tensor:
         weights = guidance.weights(int(timestep), num_inference_steps)
-        used = [branch for branch, weight in enumerate(weights) if abs(weight) > 1e-8]
+        used = guidance.branches(int(timestep), num_inference_steps)
         sources = torch.cat([source_latents * keeps_video[branch] for branch in used])
         prompts = torch.cat([prompt_embeds * keeps_text[branch] for branch in used])
         stacked = torch.cat([noisy] * len(used))

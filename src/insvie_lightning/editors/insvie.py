@@ -33,9 +33,11 @@ from insvie_lightning.diffusion.losses import frame_weighted_mse
 from insvie_lightning.diffusion.sampling import Sampler, build_scheduler, sample
 from insvie_lightning.diffusion.schedule import add_noise, clean_from_velocity, stratified_timesteps, velocity
 from insvie_lightning.editors.editor import Editor
+from insvie_lightning.editors.flops import training_flops
 from insvie_lightning.editors.options import EditOptions
 from insvie_lightning.errors import InputError
 from insvie_lightning.nets.latents import decode_latents, encode_pixels, encode_prompts, to_device_pixels
+from insvie_lightning.nets.patch_vae import SPACE, TIME
 from insvie_lightning.nets.perceptual import PerceptualLoss, build_lpips, chunk_lpips
 from insvie_lightning.nets.source_concat import add_lora, concat_source, looks_at_source, widen_patch_embedding
 from insvie_lightning.weights.components import load_components
@@ -235,6 +237,15 @@ class InsViE(LightningModule):
         loss = self._loss(batch, generator, training=True)
         self.log("train_loss", loss, prog_bar=True, batch_size=len(batch))
         return loss
+
+    def flops_per_sample(self, batch: EditBatch) -> int:
+        """Operations that training on one sample of a batch needs; `Throughput` compares speed with it."""
+        if batch.edited_latents is not None:
+            frames, _, height, width = batch.edited_latents.shape[1:]
+            return training_flops(self, TIME * (frames - 1) + 1, SPACE * height, SPACE * width, cached=True)
+        assert batch.edited is not None
+        frames, _, height, width = batch.edited.shape[1:]
+        return training_flops(self, frames, height, width, cached=False)
 
     def _loss(self, batch: EditBatch, generator: torch.Generator, training: bool) -> Tensor:
         z_source, z_edited = self._encode(batch, generator, noisy_source=self.source_noise and training)
