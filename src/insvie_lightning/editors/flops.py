@@ -1,28 +1,26 @@
 """How many floating-point operations an editor needs, by formula: for a sample of training, and for an edit."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 from insvie_lightning.nets.flops import decode_flops, encode_flops, text_flops, transformer_flops
-from insvie_lightning.nets.patch_vae import SPACE, TIME
+from insvie_lightning.shards.latents import latent_shape
 
 
-def training_flops(editor: Any, frames: int, height: int, width: int, cached: bool) -> int:
-    """Operations of one training sample: transformer forward and backward, sentence, and both clips unless cached.
+def training_flops(editor: Any, latents: tuple[int, int, int], encoded: Sequence[tuple[int, int, int]] = ()) -> int:
+    """Operations of one training sample: transformer forward and backward, sentence, and what is encoded.
 
     LPIPS is not counted.
 
     Args:
         editor: An `InsViE` whose model is configured.
-        frames: F = 1 + 4k.
-        height: In pixels, as the width; of what is trained on, not of the frame that a cached crop was cut from.
-        width: See height.
-        cached: Whether the latents are given.
+        latents: T, h and w that the transformer sees.
+        encoded: F, H and W of every clip that goes through the autoencoder; none with cached latents.
     """
     rank = editor.lora_rank if editor.trainable == "lora" else None
-    latents = latent_shape(frames, height, width)
     count = transformer_flops(editor.transformer, latents, rank, training=True) + _text(editor)
-    return count if cached else count + 2 * encode_flops(editor.vae, frames, height, width)
+    return count + sum(encode_flops(editor.vae, *clip) for clip in encoded)
 
 
 def edit_flops(editor: Any, frames: int, height: int, width: int, merged: bool = True) -> int:
@@ -46,11 +44,6 @@ def forwards(editor: Any) -> int:
     scheduler, steps = copy.deepcopy(editor.scheduler), editor.num_inference_steps
     scheduler.set_timesteps(steps)
     return sum(len(editor.guidance.branches(int(timestep), steps)) for timestep in scheduler.timesteps)
-
-
-def latent_shape(frames: int, height: int, width: int) -> tuple[int, int, int]:
-    """T, h and w of the latents of a clip."""
-    return (frames - 1) // TIME + 1, height // SPACE, width // SPACE
 
 
 def _text(editor: Any) -> int:

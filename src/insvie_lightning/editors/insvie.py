@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from insvie_lightning.batch import Clip, EditBatch, EditedVideos, Position
+from insvie_lightning.batch import PIXELS_PER_LATENT, Clip, EditBatch, EditedVideos, Position
 from insvie_lightning.diffusion.conditioning import (
     CELLS,
     ConditionDropout,
@@ -36,11 +36,17 @@ from insvie_lightning.editors.editor import Editor
 from insvie_lightning.editors.flops import training_flops
 from insvie_lightning.editors.options import EditOptions
 from insvie_lightning.errors import InputError
-from insvie_lightning.nets.latents import decode_latents, encode_pixels, encode_prompts, to_device_pixels
-from insvie_lightning.nets.patch_vae import SPACE, TIME
+from insvie_lightning.nets.latents import (
+    cut_windows,
+    decode_latents,
+    encode_pixels,
+    encode_prompts,
+    to_device_pixels,
+)
 from insvie_lightning.nets.perceptual import PerceptualLoss, build_lpips, chunk_lpips
 from insvie_lightning.nets.source_concat import add_lora, concat_source, looks_at_source, widen_patch_embedding
-from insvie_lightning.weights.components import load_components
+from insvie_lightning.shards.latents import latent_shape
+from insvie_lightning.weights.components import hash_encoder, load_components
 from insvie_lightning.weights.deliverable import (
     Deliverable,
     check_settings,
@@ -240,12 +246,13 @@ class InsViE(LightningModule):
 
     def flops_per_sample(self, batch: EditBatch) -> int:
         """Operations that training on one sample of a batch needs; `Throughput` compares speed with it."""
+        clips = [batch.edited, batch.source if batch.source_latents is None or self.source_noise else None]
+        encoded = [(clip.shape[1], clip.shape[3], clip.shape[4]) for clip in clips if clip is not None]
         if batch.edited_latents is not None:
             frames, _, height, width = batch.edited_latents.shape[1:]
-            return training_flops(self, TIME * (frames - 1) + 1, SPACE * height, SPACE * width, cached=True)
-        assert batch.edited is not None
-        frames, _, height, width = batch.edited.shape[1:]
-        return training_flops(self, frames, height, width, cached=False)
+            return training_flops(self, (frames, height, width), encoded)
+        frames, height, width = latent_shape(*encoded[0])
+        return training_flops(self, (frames, *(batch.windows[0][2:] if batch.windows else (height, width))), encoded)
 
     def _loss(self, batch: EditBatch, generator: torch.Generator, training: bool) -> Tensor:
         z_source, z_edited = self._encode(batch, generator, noisy_source=self.source_noise and training)
@@ -266,20 +273,23 @@ class InsViE(LightningModule):
         return loss
 
     def _encode(self, batch: EditBatch, generator: torch.Generator, noisy_source: bool) -> tuple[Tensor, Tensor]:
-        """Latents of source and edited clip: the cached ones, or encoded here."""
-        if batch.source_latents is not None and batch.edited_latents is not None:
-            if noisy_source:
-                raise InputError(
-                    f"source_noise is added to pixels, but sample {batch.keys[0]!r} comes from cached latents; set "
-                    "--model.source_noise=false or train on shards of videos"
-                )
-            return batch.source_latents, batch.edited_latents
-        assert batch.source is not None and batch.edited is not None
-        source, edited = to_device_pixels(batch.source), to_device_pixels(batch.edited)
-        if noisy_source:
-            source = add_source_noise(source, generator)
-        with torch.no_grad():
-            return encode_pixels(self.vae, source, generator), encode_pixels(self.vae, edited, generator)
+        """Latents of source and edited clip: the cached ones, or encoded here; the noise needs the source's pixels."""
+        if noisy_source and batch.source is None:
+            raise InputError(
+                f"source_noise is added to pixels, but sample {batch.keys[0]!r} comes from cached latents; set "
+                "--model.source_noise=false, train on shards of videos, or encode with --model.keep_source=true"
+            )
+
+        def encode(clip: Tensor | None, noisy: bool = False) -> Tensor:
+            assert clip is not None
+            pixels = to_device_pixels(clip)
+            pixels = add_source_noise(pixels, generator) if noisy else pixels
+            with torch.no_grad():
+                return cut_windows(encode_pixels(self.vae, pixels, generator), batch.windows)
+
+        source, edited = batch.source_latents, batch.edited_latents
+        z_source = encode(batch.source, noisy_source) if noisy_source or source is None else source
+        return z_source, encode(batch.edited) if edited is None else edited
 
     def _draw(self, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Timesteps, stratified over ranks, and noise."""
@@ -301,7 +311,8 @@ class InsViE(LightningModule):
                 "stages with lpips_weight > 0 shards of videos"
             )
         assert self.lpips is not None
-        values = chunk_lpips(self.lpips, self.vae, clean, to_device_pixels(batch.edited), self.perceptual, generator)
+        target = to_device_pixels(cut_windows(batch.edited, batch.windows, PIXELS_PER_LATENT))
+        values = chunk_lpips(self.lpips, self.vae, clean, target, self.perceptual, generator)
         return (values * (timesteps < self.perceptual.max_timestep)).mean()
 
     def _lpips_weight(self, batch: EditBatch) -> float:
@@ -370,7 +381,7 @@ class InsViE(LightningModule):
             z_source = batch.source_latents
         else:
             assert batch.source is not None
-            z_source = encode_pixels(self.vae, to_device_pixels(batch.source))
+            z_source = cut_windows(encode_pixels(self.vae, to_device_pixels(batch.source)), batch.windows)
         seeds = [zlib.crc32(f"{self.seed}/{key}".encode()) for key in batch.keys]
         generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
         noise = torch.stack([torch.randn(z_source.shape[1:], generator=g, device=self.device) for g in generators])
@@ -402,6 +413,11 @@ class InsViE(LightningModule):
         return config.sample_frames, 8 * config.sample_height, 8 * config.sample_width
 
     # ---------------------------------------------------------------- small parts
+
+    @property
+    def encoder_hash(self) -> str:
+        """What tells its autoencoder from others; data modules refuse latents that another one made."""
+        return hash_encoder(self.base)
 
     @property
     def _world_size(self) -> int:
