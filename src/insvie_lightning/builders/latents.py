@@ -13,6 +13,7 @@ from torch import Tensor
 from insvie_lightning.batch import Clip, Triplet
 from insvie_lightning.builders.builder import Builder, Built, Packed
 from insvie_lightning.errors import InputError
+from insvie_lightning.nets.execution import to_channels_last
 from insvie_lightning.nets.latents import decode_latents, encode_pixels, psnr_db, to_device_pixels
 from insvie_lightning.shards.drafts import SOURCE
 from insvie_lightning.shards.latents import LATENTS, LatentRecipe, pack_latents
@@ -83,7 +84,8 @@ class EncodeLatents(Builder[Triplet]):
     def configure_model(self) -> None:
         """Load the autoencoder."""
         if not hasattr(self, "vae"):
-            self.vae = load_vae(self.base).eval().requires_grad_(False).to(memory_format=torch.channels_last_3d)
+            self.vae = load_vae(self.base).eval().requires_grad_(False)
+            to_channels_last(self.vae)
             self.encoder = hash_encoder(self.base)
 
     @property

@@ -17,6 +17,7 @@ from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from insvie_lightning.batch import PIXELS_PER_LATENT, Clip, EditBatch, EditedVideos, Position
 from insvie_lightning.diffusion.conditioning import (
@@ -36,6 +37,8 @@ from insvie_lightning.editors.editor import Editor
 from insvie_lightning.editors.flops import training_flops
 from insvie_lightning.editors.options import EditOptions
 from insvie_lightning.errors import InputError
+from insvie_lightning.nets.attention import fastest_kernel, use_attention
+from insvie_lightning.nets.execution import Execution, prepare_transformer, to_channels_last
 from insvie_lightning.nets.latents import (
     cut_windows,
     decode_latents,
@@ -85,7 +88,7 @@ class InsViE(LightningModule):
             otherwise. The paper tests with `resize: stretch`, the released script cuts with `frame_rule: release,
             resize: cover`.
         use_ema: Edit and test with the averaged weights of `start_from` when there are any.
-        gradient_checkpointing: Recompute activations; saves memory, costs a third more compute.
+        execution: How the networks are run: what is recomputed, compiled and fused, and by which kernels.
         seed: Of every draw of training and sampling; independent of workers.
     """
 
@@ -112,7 +115,7 @@ class InsViE(LightningModule):
         sampler: Sampler = "dpm",
         edit_options: EditOptions = EditOptions(),  # noqa: B008 (frozen)
         use_ema: bool = True,
-        gradient_checkpointing: bool = False,
+        execution: Execution = Execution(),  # noqa: B008 (frozen)
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -128,13 +131,14 @@ class InsViE(LightningModule):
         self.perceptual = perceptual
         self.guidance, self.num_inference_steps, self.sampler = guidance, num_inference_steps, sampler
         self.edit_options = edit_options
-        self.use_ema, self.gradient_checkpointing, self.seed = use_ema, gradient_checkpointing, seed
+        self.use_ema, self.execution, self.seed = use_ema, execution, seed
         self.strict_loading = False  # checkpoints hold the trained weights only
         self.base_dtype = torch.float32  # half precision is for editing only
         self.transformer: Any = None  # a CogVideoXTransformer3DModel, from configure_model on
         self.ema: dict[str, Tensor] | None = None
         self.ema_updates = 0
-        self.cells_seen = [0] * len(CELLS)
+        self.cells_seen = torch.zeros(len(CELLS), dtype=torch.long)
+        self._timed: tuple[int, ...] | None = None
         self._stage_index = 0
 
     # ---------------------------------------------------------------- building
@@ -143,14 +147,20 @@ class InsViE(LightningModule):
         """Load the base, widen its patch embedding, add LoRA, and continue from `start_from`."""
         if self.transformer is not None:
             return
-        parts = load_components(self.base, self.base_dtype)
+        self._check_precision()
+        frozen = getattr(torch, self.execution.frozen_dtype)
+        parts = load_components(self.base, frozen if self.base_dtype == torch.float32 else self.base_dtype)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             widen_patch_embedding(parts.transformer)
             if self.trainable == "lora":
                 add_lora(parts.transformer, self.lora_rank, self.lora_alpha)
-        if self.gradient_checkpointing:
-            parts.transformer.enable_gradient_checkpointing()
+        for parameter in parts.transformer.parameters():
+            if parameter.requires_grad and self.base_dtype == torch.float32:
+                parameter.data = parameter.data.float()  # what is trained is, whatever the frozen rest
+        prepare_transformer(parts.transformer, self.execution)
+        if self.execution.channels_last:
+            to_channels_last(parts.vae)
         self.transformer = parts.transformer
         self.vae = parts.vae.eval().requires_grad_(False)
         self.text_encoder = parts.text_encoder.eval().requires_grad_(False)
@@ -163,6 +173,13 @@ class InsViE(LightningModule):
             own = {name: getattr(self, name) for name in names}
             check_settings(deliverable.settings, own, self.base, self.start_from)
             self._continue_from(deliverable, str(self.start_from))
+
+    def _check_precision(self) -> None:
+        precision = self.trainer.precision if self._trainer is not None and self.trainer.training else "bf16-mixed"
+        if self.execution.frozen_dtype == "bfloat16" and precision != "bf16-mixed":
+            raise InputError(
+                f"execution.frozen_dtype bfloat16 trains with --trainer.precision bf16-mixed, not {precision}"
+            )
 
     def _continue_from(self, deliverable: Deliverable, origin: str) -> None:
         load_trainable(self.transformer, deliverable.raw, origin)
@@ -262,6 +279,7 @@ class InsViE(LightningModule):
         noisy = add_noise(z_edited, noise, abar)
         if training:
             z_source, prompts = self._drop(z_source, prompts, generator)
+        self._choose_attention(noisy, training)
         prediction = concat_source(self.transformer, noisy, z_source, prompts, timesteps)
         loss = frame_weighted_mse(prediction, velocity(z_edited, noise, abar), self.frame_weight_mix).mean()
         weight = self._lpips_weight(batch) if training else 0.0
@@ -300,8 +318,7 @@ class InsViE(LightningModule):
     def _drop(self, z_source: Tensor, prompts: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Drop conditions, and count the cells."""
         cells = draw_cells(len(z_source), self.condition_dropout, generator)
-        for cell in cells.tolist():
-            self.cells_seen[cell] += 1
+        self.cells_seen = self.cells_seen.to(cells.device) + torch.bincount(cells, minlength=len(CELLS))
         return drop_conditions(z_source, prompts, cells)
 
     def _perceptual(self, clean: Tensor, timesteps: Tensor, batch: EditBatch, generator: torch.Generator) -> Tensor:
@@ -311,9 +328,12 @@ class InsViE(LightningModule):
                 "stages with lpips_weight > 0 shards of videos"
             )
         assert self.lpips is not None
-        target = to_device_pixels(cut_windows(batch.edited, batch.windows, PIXELS_PER_LATENT))
-        values = chunk_lpips(self.lpips, self.vae, clean, target, self.perceptual, generator)
-        return (values * (timesteps < self.perceptual.max_timestep)).mean()
+        chosen = (timesteps < self.perceptual.max_timestep).nonzero().flatten()
+        if not len(chosen):
+            return clean.sum() * 0
+        target = to_device_pixels(cut_windows(batch.edited, batch.windows, PIXELS_PER_LATENT)[chosen])
+        values = chunk_lpips(self.lpips, self.vae, clean[chosen], target, self.perceptual, generator)
+        return values.sum() / len(timesteps)
 
     def _lpips_weight(self, batch: EditBatch) -> float:
         stage = batch.position.index if batch.position else 0
@@ -327,15 +347,14 @@ class InsViE(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the shares of the four cells."""
-        for name, count in zip(CELLS, self.cells_seen, strict=True):
-            self.log(f"cell_{name}", count / max(1, sum(self.cells_seen)))
+        counts = self.cells_seen.tolist()
+        for name, count in zip(CELLS, counts, strict=True):
+            self.log(f"cell_{name}", count / max(1, sum(counts)))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over what is trained, with the schedule of the current stage."""
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        fused = "mixed" not in str(
-            self.trainer.precision
-        )  # there, Lightning refuses to clip the gradients of a fused one
+        fused = self.trainer.precision != "16-mixed"  # which scales gradients, and unscales them apart
         optimizer = torch.optim.AdamW(
             parameters, self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=fused
         )
@@ -343,6 +362,19 @@ class InsViE(LightningModule):
             self.lr_schedule, optimizer, num_warmup_steps=self.warmup_steps, num_training_steps=self._stage_steps()
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """As Lightning does, which under bf16-mixed refuses to clip for a fused optimizer, though nothing is scaled."""
+        if self.trainer.precision != "bf16-mixed":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            clip = clip_grad_value_ if gradient_clip_algorithm == "value" else clip_grad_norm_
+            clip([parameter for group in optimizer.param_groups for parameter in group["params"]], gradient_clip_val)
 
     def _stage_steps(self) -> int:
         """Optimizer steps of the current stage of a curriculum; of the whole run under other data modules."""
@@ -414,6 +446,24 @@ class InsViE(LightningModule):
 
     # ---------------------------------------------------------------- small parts
 
+    def _choose_attention(self, latents: Tensor, training: bool) -> None:
+        """On a GPU, time the kernels once for every shape of latents B T C h w, and take the fastest."""
+        if self.execution.attention != "auto" or not _runs_on_gpu(latents) or latents.shape == self._timed:
+            return
+        self._timed, config = latents.shape, self.transformer.config
+        if config.use_rotary_positional_embeddings:
+            return
+        tokens = config.max_text_seq_length + latents[0, :, 0].numel() // config.patch_size**2
+        dtype = (
+            torch.get_autocast_dtype(latents.device.type)
+            if torch.is_autocast_enabled(latents.device.type)
+            else self.transformer.dtype
+        )
+        shape = (len(latents), config.num_attention_heads, tokens, config.attention_head_dim)
+        kernel = fastest_kernel(shape, dtype, latents.device, training)
+        rank_zero_info(f"attention of {shape}: {kernel}")
+        use_attention(self.transformer, kernel, self.execution.fused_lora)
+
     @property
     def encoder_hash(self) -> str:
         """What tells its autoencoder from others; data modules refuse latents that another one made."""
@@ -431,3 +481,7 @@ class InsViE(LightningModule):
         """A generator that depends on seed, stage, step and rank only, so that resuming and chaining are exact."""
         name = f"{self.seed}/{position.stage}/{position.step}/{self.global_rank}"
         return torch.Generator(self.device).manual_seed(zlib.crc32(name.encode()))
+
+
+def _runs_on_gpu(latents: Tensor) -> bool:
+    return latents.device.type == "cuda"
