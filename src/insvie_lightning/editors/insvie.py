@@ -7,6 +7,7 @@ value is whose, the recipes in `configs/` which one is used.
 import copy
 import zlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -37,8 +38,9 @@ from insvie_lightning.editors.editor import Editor
 from insvie_lightning.editors.flops import training_flops
 from insvie_lightning.editors.options import EditOptions
 from insvie_lightning.errors import InputError
-from insvie_lightning.nets.attention import fastest_kernel, use_attention
+from insvie_lightning.nets.attention import Kernel, fastest_kernel, use_attention
 from insvie_lightning.nets.execution import Execution, prepare_transformer, to_channels_last
+from insvie_lightning.nets.hoisting import SetStep, hoisted
 from insvie_lightning.nets.latents import (
     cut_windows,
     decode_latents,
@@ -47,7 +49,13 @@ from insvie_lightning.nets.latents import (
     to_device_pixels,
 )
 from insvie_lightning.nets.perceptual import PerceptualLoss, build_lpips, chunk_lpips
-from insvie_lightning.nets.source_concat import add_lora, concat_source, looks_at_source, widen_patch_embedding
+from insvie_lightning.nets.source_concat import (
+    add_lora,
+    concat_source,
+    is_merged,
+    looks_at_source,
+    widen_patch_embedding,
+)
 from insvie_lightning.shards.latents import latent_shape
 from insvie_lightning.weights.components import hash_encoder, load_components
 from insvie_lightning.weights.deliverable import (
@@ -138,7 +146,7 @@ class InsViE(LightningModule):
         self.ema: dict[str, Tensor] | None = None
         self.ema_updates = 0
         self.cells_seen = torch.zeros(len(CELLS), dtype=torch.long)
-        self._timed: tuple[int, ...] | None = None
+        self._kernels: dict[tuple[int, ...], Kernel | None] = {}
         self._stage_index = 0
 
     # ---------------------------------------------------------------- building
@@ -417,15 +425,32 @@ class InsViE(LightningModule):
         seeds = [zlib.crc32(f"{self.seed}/{key}".encode()) for key in batch.keys]
         generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
         noise = torch.stack([torch.randn(z_source.shape[1:], generator=g, device=self.device) for g in generators])
-        denoise = guided(
-            lambda noisy, source, prompts, t: concat_source(self.transformer, noisy, source, prompts, t),
-            z_source * float(keep_source),
-            self._embed(batch.instructions),
-            self.guidance,
-            self.num_inference_steps,
-        )
-        latents = sample(denoise, copy.deepcopy(self.scheduler), noise, self.num_inference_steps, generators)
+        self._choose_attention(noise.repeat(3, 1, 1, 1, 1), training=False)
+        scheduler, steps = copy.deepcopy(self.scheduler), self.num_inference_steps
+        scheduler.set_timesteps(steps, device=self.device)
+        with self._hoisted(scheduler.timesteps) as set_step:
+
+            def predict(noisy: Tensor, source: Tensor, prompts: Tensor, timesteps: Tensor) -> Tensor:
+                set_step(timesteps[0])
+                return concat_source(self.transformer, noisy, source, prompts, timesteps)
+
+            denoise = guided(
+                predict, z_source * float(keep_source), self._embed(batch.instructions), self.guidance, steps
+            )
+            latents = sample(denoise, scheduler, noise, steps, generators)
         return decode_latents(self.vae, latents).clamp(-1, 1)
+
+    def _hoisted(self, timesteps: Tensor) -> AbstractContextManager[SetStep]:
+        """What is the same at every step, computed once; not of networks that come to the device only when called."""
+        if self.execution.hoist and self.transformer.device == timesteps.device:
+            return hoisted(self.transformer, timesteps)
+        return nullcontext(lambda timestep: None)
+
+    def merge_lora(self) -> None:
+        """Add LoRA to the weights, for editing only; trained weights and what is delivered stay as they are."""
+        self.configure_model()
+        if self.trainable == "lora" and self.execution.merge_lora and not is_merged(self.transformer):
+            self.transformer.fuse_lora()
 
     def edit(self, clip: Clip, instruction: str, **options: Any) -> Clip:
         """Edit one clip: n frames in, n frames out, at the clip's own size and rate.
@@ -448,21 +473,17 @@ class InsViE(LightningModule):
 
     def _choose_attention(self, latents: Tensor, training: bool) -> None:
         """On a GPU, time the kernels once for every shape of latents B T C h w, and take the fastest."""
-        if self.execution.attention != "auto" or not _runs_on_gpu(latents) or latents.shape == self._timed:
-            return
-        self._timed, config = latents.shape, self.transformer.config
-        if config.use_rotary_positional_embeddings:
+        config = self.transformer.config
+        if self.execution.attention != "auto" or not _runs_on_gpu(latents) or config.use_rotary_positional_embeddings:
             return
         tokens = config.max_text_seq_length + latents[0, :, 0].numel() // config.patch_size**2
-        dtype = (
-            torch.get_autocast_dtype(latents.device.type)
-            if torch.is_autocast_enabled(latents.device.type)
-            else self.transformer.dtype
-        )
         shape = (len(latents), config.num_attention_heads, tokens, config.attention_head_dim)
-        kernel = fastest_kernel(shape, dtype, latents.device, training)
-        rank_zero_info(f"attention of {shape}: {kernel}")
-        use_attention(self.transformer, kernel, self.execution.fused_lora)
+        if shape not in self._kernels:
+            kind = latents.device.type
+            dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.transformer.dtype
+            self._kernels[shape] = fastest_kernel(shape, dtype, latents.device, training)
+            rank_zero_info(f"attention of {shape}: {self._kernels[shape]}")
+        use_attention(self.transformer, self._kernels[shape], self.execution.fused_lora)
 
     @property
     def encoder_hash(self) -> str:

@@ -36,6 +36,9 @@ class Execution:
             leaves it to torch, which is what `auto` does elsewhere. A run that must repeat bit by bit names one.
         fused_lora: Compute the LoRA of query, key and value together.
         channels_last: Keep the autoencoder's weights in the layout that convolutions on GPUs want.
+        hoist: In editing, compute what is the same at every step once (`hoisting.hoisted`).
+        merge_lora: In an `Editor`, add LoRA to the weights; 2.4 % of the operations of 25 frames. In bfloat16 the sum
+            is rounded once more.
         frozen_dtype: Of the weights that are not trained. bfloat16 halves their memory and spares casting them at
             every step, and needs a trainer precision of bf16-mixed.
     """
@@ -46,6 +49,8 @@ class Execution:
     attention: Attention = "auto"
     fused_lora: bool = True
     channels_last: bool = True
+    hoist: bool = True
+    merge_lora: bool = True
     frozen_dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
@@ -76,7 +81,7 @@ def prepare_transformer(transformer: CogVideoXTransformer3DModel, execution: Exe
 
 
 def compile_blocks(transformer: CogVideoXTransformer3DModel, backend: str = "inductor") -> None:
-    """Compile the blocks of a transformer, in place: one graph for the first, whose inputs are views, and one for all."""
+    """Compile the blocks of a transformer, in place: a graph for the first, on views, and one for the rest."""
     # diffusers' `compile_repeated_blocks` asks for this list, which its CogVideoX model lacks.
     transformer._repeated_blocks = ["CogVideoXBlock"]
     transformer.compile_repeated_blocks(backend=backend, dynamic=False)
