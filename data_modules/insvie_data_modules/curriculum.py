@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
-from insvie_data_modules.samples import Folders, Form, Sample, fill_form
+from insvie_data_modules.samples import Folders, Form, Sample, check_cache, fill_form
 from insvie_data_modules.shard_set import ShardSet
 from insvie_data_modules.stages import RankSampler, StagedSamples, plan_stage
 from insvie_data_modules.workers import outlast_signals
@@ -72,6 +72,8 @@ class Curriculum(LightningDataModule):
         max_bad_rate: Share of bad samples above which the run stops.
         val_shards: Shard folder for validation, or several; None validates nothing.
         val_samples: At most so many validation samples, the first ones.
+        crop_latents: With `crop`, encode the whole frame and cut the window out of its latents, as cached latents are
+            cut, instead of out of the pixels; all clips are then of one size.
         steps_scale: Factor on the steps of every stage, such as 0.05 to rehearse a long curriculum; at least 1 is left.
     """
 
@@ -93,12 +95,15 @@ class Curriculum(LightningDataModule):
         val_shards: Folders | None = None,
         val_samples: int = 64,
         steps_scale: float = 1.0,
+        crop_latents: bool = False,
     ) -> None:
         super().__init__()
         self.shards = shards
         self.stages = _scaled(stages or [Stage("all", steps=20_000)], steps_scale)
         self.batch_size = batch_size
-        self.form = Form(frames, size, resize, pad_short, scale_small)
+        if crop_latents and resize != "crop":
+            raise InputError(f"crop_latents cuts windows, but resize is {resize!r}; set --data.resize crop")
+        self.form = Form(frames, size, resize, pad_short, scale_small, crop_latents=crop_latents)
         self.num_workers = num_workers
         self.seed = seed
         self.real_includes_pairs = real_includes_pairs
@@ -129,10 +134,13 @@ class Curriculum(LightningDataModule):
             )
             for stage in self.stages
         ]
+        form = fill_form(self.form, self.trainer)
+        for plan in plans:
+            check_cache(plan.rows, form, self.trainer)
         dataset = StagedSamples(
             plans,
             samples_per_batch=self._samples_per_batch,
-            form=fill_form(self.form, self.trainer),
+            form=form,
             seed=self.seed,
             quarantine=Quarantine(self._quarantine_path, self.max_bad_rate),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,7 +71,10 @@ class RowInputs:
         self.rows: pa.Table = open_manifest(shards).query(where)[:limit]
         if not len(self.rows):
             raise InputError(f"no accepted sample of {shards} matches `{where}`; `insvie shards stats` counts them")
-        self.reading: Mapping[str, Any] = {"data": "Drafts", "where": where, "limit": limit, "at": str(shards)}
+        tars = "\n".join(self.rows["tar_sha256"].unique().to_pylist())
+        content = hashlib.sha256(tars.encode()).hexdigest()
+        told = {"data": "Drafts", "where": where, "limit": limit, "sha256_of_tars": content}
+        self.reading: Mapping[str, Any] = {**told, "at": str(shards)}
 
     @property
     def keys(self) -> pa.ChunkedArray:

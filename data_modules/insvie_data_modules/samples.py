@@ -11,18 +11,17 @@ import numpy as np
 import pyarrow as pa
 import torch
 from lightning.pytorch import Trainer
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
 from torch.utils.data import Dataset
 
-from insvie_lightning.batch import Clip, EditBatch, Position
+from insvie_lightning.batch import PIXELS_PER_LATENT, Clip, EditBatch, Position, Window
 from insvie_lightning.errors import InputError
+from insvie_lightning.shards.drafts import EDITED, SOURCE
+from insvie_lightning.shards.latents import LATENTS, check_latents, read_recipe, unpack_latents
 from insvie_lightning.shards.manifest import open_manifest
 from insvie_lightning.shards.read import decode_triplet, read_member, shard_of
-from insvie_lightning.video import Resize, fit_clip, pad_frames, sample_frames
+from insvie_lightning.video import Resize, fit_clip, pad_frames, read_clip, sample_frames
 
 Folders = Sequence[str | Path] | str | Path  # jsonargparse takes the first that fits, and a list as text fits str
-LATENTS = "latents.safetensors"
 Place = tuple[float, float, float]
 """Where a window lies in the slack of a clip, in time, down and across: 0 at the start, 1 at the end."""
 CENTRE: Place = (0.0, 0.5, 0.5)
@@ -41,6 +40,8 @@ class Form:
         pad_short: Repeat the last frame of a clip that is shorter than `frames`, instead of refusing it.
         scale_small: Scale a clip that is too small to be cropped until it covers the size, instead of refusing it.
         max_frames: Number of frames of a longer clip where `frames` leaves each clip's own.
+        crop_latents: Leave clips whole, and say which window of `size` is to be cut out of their latents.
+        source_pixels: Read the source's pixels beside cached latents.
     """
 
     frames: int | None
@@ -49,6 +50,8 @@ class Form:
     pad_short: bool = False
     scale_small: bool = False
     max_frames: int | None = None
+    crop_latents: bool = False
+    source_pixels: bool = False
 
 
 def fill_form(form: Form, trainer: Trainer | None) -> Form:
@@ -57,9 +60,12 @@ def fill_form(form: Form, trainer: Trainer | None) -> Form:
     Raises:
         InputError: The model does not say what it was made for.
     """
-    if trainer is None or (form.frames and form.size):
+    if trainer is None:
         return form
     model = trainer.lightning_module
+    form = replace(form, source_pixels=bool(getattr(model, "source_noise", False)))
+    if form.frames and form.size:
+        return form
     shape = getattr(model, "working_shape", None)
     if shape is None:
         raise InputError(
@@ -82,6 +88,7 @@ class Sample:
     source_caption: str = ""
     edited_caption: str = ""
     edit_type: str = ""
+    window: Window | None = None
 
 
 def stack(samples: Sequence[Sample], position: Position | None = None) -> EditBatch:
@@ -107,6 +114,7 @@ def stack(samples: Sequence[Sample], position: Position | None = None) -> EditBa
         edit_types=tuple(sample.edit_type for sample in samples),
         fps=tuple(sample.fps for sample in samples),
         position=position,
+        windows=tuple(sample.window for sample in samples if sample.window),
         **{name: torch.stack([sample.tensors[name] for sample in samples]) for name in shapes},
     )
 
@@ -144,43 +152,102 @@ def _load_folder(folder: Path, where: str) -> pa.Table:
     return table.append_column("folder", once)
 
 
+def check_cache(rows: pa.Table, form: Form, trainer: Trainer | None) -> None:
+    """Refuse cached latents among the rows that were not made for the trainer's model and this form.
+
+    Raises:
+        InputError: See `check_latents`.
+    """
+    checked: set[str] = set()
+    start = 0
+    for chunk in rows["folder"].chunks:  # folder after folder, so that each chunk is of one
+        row = rows.slice(start, 1).to_pylist()[0] if len(chunk) else None
+        start += len(chunk)
+        if row is None or row["folder"] in checked:
+            continue
+        checked.add(row["folder"])
+        if (data := _read_members(row, {LATENTS}).get(LATENTS)) is not None:
+            encoder = getattr(trainer.lightning_module, "encoder_hash", None) if trainer else None
+            check_latents(data, Path(row["folder"]), encoder, form.frames, form.size, form.resize == "crop")
+
+
 def read_sample(row: dict[str, Any], form: Form, place: Place = CENTRE) -> Sample:
-    """Read the sample of one manifest row; cached latents stay as they are, clips are brought to `form`.
+    """Read the sample of one manifest row; clips are brought to `form`, out of cached latents a window is cut.
 
     Raises:
         InputError: The sample is broken, too short or too small.
     """
-    folder, fps = Path(row["folder"]), row["fps"]
-    members = {
-        member["name"]: read_member(folder / shard_of(row, member["name"]), member["offset"], member["size"])
-        for member in row["members"]
-        if member["name"] != "json"
-    }
+    fps, window = row["fps"], None
+    names = {member["name"] for member in row["members"]}
+    members = _read_members(
+        row, names - {"json"} - ({SOURCE} if LATENTS in names and not form.source_pixels else set())
+    )
     if LATENTS in members:
-        tensors = _read_latents(members[LATENTS])
-    elif "source.mp4" in members and "edited.mp4" in members:
+        tensors, window = _read_cached(members, form, place)
+    elif SOURCE in members and EDITED in members:
         record = {name: row[name] for name in ("key", "origin", "instruction")}
-        triplet = decode_triplet(record, members["source.mp4"], members["edited.mp4"])
+        triplet = decode_triplet(record, members[SOURCE], members[EDITED])
         if triplet.source.frames.shape != triplet.edited.frames.shape:
             shapes = f"{triplet.source.frames.shape} and {triplet.edited.frames.shape}"
             raise InputError(f"source and edited clip differ in shape F 3 H W: {shapes}")
         clips = {"source": triplet.source, "edited": triplet.edited}
-        tensors = {side: to_tensor(fit(clip, form, place)) for side, clip in clips.items()}
+        shape = form
+        if form.crop_latents and form.size:
+            shape = replace(form, size=None)
+            whole = tuple(side // PIXELS_PER_LATENT for side in triplet.source.size)
+            window = _place_window(whole, form.size, place)
+        tensors = {side: to_tensor(fit(clip, shape, place)) for side, clip in clips.items()}
         fps = fps or triplet.source.fps
     else:
         raise InputError(f"has members {', '.join(members)}; needed are source.mp4 and edited.mp4, or {LATENTS}")
     captions = {name: row[name] or "" for name in CAPTIONS}
+    edit_type = row["edit_type"] or ""
     return Sample(
-        row["key"], row["instruction"], row["origin"], fps, tensors, **captions, edit_type=row["edit_type"] or ""
+        row["key"], row["instruction"], row["origin"], fps, tensors, **captions, edit_type=edit_type, window=window
     )
 
 
-def _read_latents(data: bytes) -> dict[str, torch.Tensor]:
-    try:
-        latents = load_safetensors(data)
-        return {f"{side}_latents": latents[side].float() for side in ("source", "edited")}
-    except (SafetensorError, KeyError) as error:
-        raise InputError(f"{LATENTS} is broken or lacks one of its tensors source and edited: {error}") from None
+def _read_members(row: dict[str, Any], names: set[str]) -> dict[str, bytes]:
+    folder = Path(row["folder"])
+    return {
+        member["name"]: read_member(folder / shard_of(row, member["name"]), member["offset"], member["size"])
+        for member in row["members"]
+        if member["name"] in names
+    }
+
+
+def _read_cached(members: dict[str, bytes], form: Form, place: Place) -> tuple[dict[str, torch.Tensor], Window | None]:
+    """Latents at the window of the form; with them the source's pixels, whole, where they are asked for and stored."""
+    latents = unpack_latents(members[LATENTS])
+    shape = latents["edited"].shape[-2:]
+    window = None
+    if form.size and form.resize == "crop" and tuple(shape) != tuple(side // PIXELS_PER_LATENT for side in form.size):
+        top, left, height, width = window = _place_window(tuple(shape), form.size, place)
+        latents = {side: cut[..., top : top + height, left : left + width] for side, cut in latents.items()}
+    tensors = {f"{side}_latents": values.contiguous() for side, values in latents.items()}
+    recipe = read_recipe(members[LATENTS])
+    if SOURCE in members and recipe is not None:
+        resize: Any = recipe.resize
+        clip = fit(read_clip(members[SOURCE]), Form(recipe.frames, recipe.size, resize))
+        return {**tensors, "source": to_tensor(clip)}, window
+    return tensors, None
+
+
+def _place_window(whole: tuple[int, ...], size: tuple[int, int], place: Place) -> Window:
+    """The window of `size` pixels at a place in `whole` latents.
+
+    Raises:
+        InputError: It does not fit, or not on the grid of latents.
+    """
+    height, width = (side // PIXELS_PER_LATENT for side in size)
+    if height > whole[0] or width > whole[1] or any(side % PIXELS_PER_LATENT for side in size):
+        sides = "x".join(str(PIXELS_PER_LATENT * side) for side in whole)
+        raise InputError(
+            f"no window of {size[0]}x{size[1]} pixels lies on the latents of {sides}; legal are multiples of 8"
+        )
+    slacks = (whole[0] - height, whole[1] - width)
+    top, left = (min(int(at * (slack + 1)), slack) for at, slack in zip(place[1:], slacks, strict=True))
+    return top, left, height, width
 
 
 def fit(clip: Clip, form: Form, place: Place = CENTRE) -> Clip:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from insvie_data_modules.samples import Folders, Form, RowSamples, Sample, fill_form, load_rows, stack
+from insvie_data_modules.samples import Folders, Form, RowSamples, Sample, check_cache, fill_form, load_rows, stack
 from insvie_data_modules.workers import outlast_signals
 from insvie_lightning.errors import InputError
 from insvie_lightning.video import Resize
@@ -59,6 +59,7 @@ class ShardSet(LightningDataModule):
                 f"no accepted sample of {self.shards} matches `{self.where}`; `insvie shards stats` counts them"
             )
         form = fill_form(self.form, self.trainer)
+        check_cache(rows, form, self.trainer)
         return DataLoader(
             RowSamples(rows, form),
             batch_size=self.batch_size,

@@ -26,6 +26,12 @@ Origin = Literal["real", "pair", "static"]
 ORIGINS: tuple[str, ...] = get_args(Origin)
 
 
+PIXELS_PER_LATENT, FRAMES_PER_LATENT = 8, 4
+"""Pixels a side, and frames, that one latent stands for; the first frame has one of its own: F = 1 + 4 (T - 1)."""
+Window = tuple[int, int, int, int]
+"""Top, left, height and width in latents."""
+
+
 @dataclass(frozen=True, slots=True)
 class Clip:
     """A decoded video: `frames` uint8 of shape F 3 H W (RGB), `fps` in frames per second."""
@@ -145,6 +151,8 @@ class EditBatch:
         edit_types: B edit types, empty where none is known: what tables of scores are grouped by.
         fps: B frame rates in frames per second.
         position: Where the curriculum stands; None outside training.
+        windows: B windows, all of one size, that are cut out of the latents of `source` and `edited` once these are
+            encoded; empty takes the whole. Given latents have been cut already.
     """
 
     keys: tuple[str, ...]
@@ -159,6 +167,7 @@ class EditBatch:
     edit_types: tuple[str, ...] = ()
     fps: tuple[float, ...] = ()
     position: Position | None = None
+    windows: tuple[Window, ...] = ()
 
     def __len__(self) -> int:
         """Number of samples B."""

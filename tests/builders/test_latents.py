@@ -1,7 +1,8 @@
-"""Latents as a sibling shard set: their values, the records beside them, and what is fed from them."""
+"""Latents as a shard set: their values, the records beside them, what is fed from them, and when they are refused."""
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,26 @@ import torch
 from safetensors.torch import load
 
 from insvie_data_modules.curriculum import Curriculum, Stage
+from insvie_lightning.batch import Clip
+from insvie_lightning.builders.latents import EncodeLatents, Unfaithful
 from insvie_lightning.cli import main
+from insvie_lightning.errors import InputError
 from insvie_lightning.nets.latents import decode_latents, encode_pixels, to_device_pixels
+from insvie_lightning.shards.latents import LATENTS, LatentRecipe, read_recipe, unpack_latents
 from insvie_lightning.shards.manifest import open_manifest
 from insvie_lightning.shards.read import decode_triplet, iterate_samples
 from insvie_lightning.shards.verify import verify
-from insvie_lightning.weights.components import load_vae
+from insvie_lightning.toy.edits import example, to_triplet
+from insvie_lightning.weights.components import hash_encoder, load_vae
 
 
-def encode(shards: Path, output: Path) -> None:
-    paths = [f"--data.shards={shards}", f"--model.shards={shards}", f"--model.output={output}"]
-    form = ["--data.frames=9", "--data.size=[64, 96]", "--data.num_workers=0", "--data.batch_size=5"]
+def encode(shards: Path, output: Path, *options: str) -> int:
+    paths = [f"--data.shards={shards}", f"--model.output={output}"]
+    form = ["--model.frames=9", "--model.size=[64, 96]", "--data.num_workers=0", "--data.batch_size=5"]
     run = [f"--trainer.default_root_dir={output}-run", "--trainer.enable_progress_bar=false"]
-    options = ["--model.base=toy", "--model.shard_size=16", "--trainer.accelerator=cpu"]
-    assert main(["predict", "-c", "build_latents", *paths, *form, *run, *options]) == 0
+    plain = ["--trainer.precision=32-true", "--trainer.accelerator=cpu", "--trainer.devices=1"]
+    toy = ["--model.base=toy", "--model.shard_size=16"]
+    return main(["predict", "-c", "build_latents", *paths, *form, *run, *plain, *toy, *options])
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -33,14 +40,14 @@ def files(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def latents(toy_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("encoded") / "latents"
-    encode(toy_shards, folder)
+    assert encode(toy_shards, folder) == 0
     return folder
 
 
 @torch.no_grad()
 def test_latents_are_those_of_the_clips_and_decode_to_them(toy_shards: Path, latents: Path) -> None:
     vae = load_vae("toy").eval()
-    encoded = {record["key"]: load(members["latents.safetensors"]) for record, members in iterate_samples(latents)}
+    encoded = {record["key"]: load(members[LATENTS]) for record, members in iterate_samples(latents)}
     compared = 0
     for record, members in iterate_samples(toy_shards):
         triplet = decode_triplet(record, members["source.mp4"], members["edited.mp4"])
@@ -55,6 +62,12 @@ def test_latents_are_those_of_the_clips_and_decode_to_them(toy_shards: Path, lat
     assert (rebuilt - pixels).square().mean() < 0.01
 
 
+def test_every_file_says_how_it_was_made(latents: Path) -> None:
+    for _, members in iterate_samples(latents):
+        recipe = LatentRecipe(hash_encoder("toy"), 9, (64, 96), "cover", "bfloat16")
+        assert read_recipe(members[LATENTS]) == recipe
+
+
 def test_records_are_carried_over(toy_shards: Path, latents: Path) -> None:
     storage = {"shard", "members", "tar_sha256", "tar_bytes"}
     before, after = ({row["key"]: row for row in open_manifest(f).query().to_pylist()} for f in (toy_shards, latents))
@@ -64,17 +77,105 @@ def test_records_are_carried_over(toy_shards: Path, latents: Path) -> None:
         assert {"origin", "instruction", "judge", "epe_px", "edit_type", "source_caption", "fps"} <= same
         assert {name: after[key][name] for name in same} == {name: row[name] for name in same}
         lineage = json.loads(after[key]["lineage"])
-        assert lineage.pop("latents") == {"base": "toy", "dtype": "bfloat16", "size": [64, 96]}
+        made = lineage.pop("latents")
+        assert (made["base"], made["settings"]["dtype"], made["settings"]["size"]) == ("toy", "bfloat16", [64, 96])
+        assert made["settings"]["encoder"] == hash_encoder("toy")
         assert lineage == json.loads(row["lineage"])
-        assert [member["name"] for member in after[key]["members"]] == ["latents.safetensors", "json"]
+        assert [member["name"] for member in after[key]["members"]] == [LATENTS, "json"]
     assert verify(latents).problems == ()
 
 
 def test_a_rerun_adds_nothing(toy_shards: Path, latents: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = files(latents)
     monkeypatch.setattr("insvie_lightning.builders.latents.encode_pixels", None)
-    encode(toy_shards, latents)
+    assert encode(toy_shards, latents) == 0
     assert files(latents) == before and len(before) >= 4
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        ("--model.frames=5", "settings.frames"),
+        ("--model.size=[32, 48]", "settings.size"),
+        ("--model.dtype=float32", "settings.dtype"),
+        ("--trainer.precision=bf16-mixed", "settings.precision"),
+        ("--data.limit=8", "input.limit"),
+    ],
+)
+def test_a_rerun_that_would_make_others_is_refused(
+    toy_shards: Path, latents: Path, option: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files(latents)
+    assert encode(toy_shards, latents, option) != 0
+    assert f"holds another job: its {name} is" in capsys.readouterr().err
+    assert files(latents) == before
+
+
+def test_another_autoencoder_or_other_content_is_refused(
+    toy_shards: Path, latents: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("insvie_lightning.builders.latents.hash_encoder", lambda base: "other")
+    assert encode(toy_shards, latents) != 0
+    assert "its settings.encoder is" in capsys.readouterr().err
+    monkeypatch.undo()
+    job = json.loads((latents / "job.json").read_text())
+    content = job["input"]["sha256_of_tars"]
+    assert len(content) == 64
+    (latents / "job.json").write_text(json.dumps(job).replace(content, "0" * 64))
+    assert encode(toy_shards, latents) != 0
+    assert "its input.sha256_of_tars is" in capsys.readouterr().err
+    (latents / "job.json").write_text(json.dumps(job))
+
+
+def test_what_does_not_decode_back_stops_the_job(
+    toy_shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert encode(toy_shards, tmp_path / "a", "--model.min_psnr_db=60") != 0
+    said = capsys.readouterr().err
+    assert "decode back at" in said and "at least 60 are needed" in said
+    assert not list((tmp_path / "a").glob("shard-*"))
+
+
+def test_a_share_of_the_samples_is_decoded_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    builder = EncodeLatents(tmp_path, "toy", frames=5, verified_share=0.5, min_psnr_db=22.0)
+    builder.configure_model()
+    triplets = [to_triplet(example("train", index), 5, 32, 48) for index in range(12)]
+    builder.make(triplets)
+    assert 2 <= builder._verified <= 10
+    seen: list[str] = []
+    monkeypatch.setattr(builder, "_verify", lambda key, *_: seen.append(key))
+    builder.make(triplets)
+    assert len(seen) in (builder._verified, builder._verified - 1)  # the first one is always among them
+    builder.verified_share = 0.0
+    monkeypatch.undo()
+    vae_decode = builder.vae.decode
+    monkeypatch.setattr(builder.vae, "decode", lambda z: vae_decode(torch.zeros_like(z)))
+    builder._verified = 0
+    with pytest.raises(Unfaithful, match=rf"of '{triplets[0].key}' decode back at .* dB"):
+        builder.make(triplets)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"frames": 8}, "frames is 8; .* did you mean 5"), ({"size": (60, 96)}, "size is 60x96; .* multiples of 16")],
+)
+def test_illegal_shapes_are_one_sentence(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=said):
+        EncodeLatents(tmp_path, "toy", **change)
+
+
+def test_clips_are_brought_to_frames_and_size(tmp_path: Path) -> None:
+    builder = EncodeLatents(tmp_path, "toy", frames=5, size=(32, 32), resize="stretch", dtype="float32")
+    builder.configure_model()
+    triplet = to_triplet(example("train", 0), 9, 64, 96)
+    (packed,) = builder.make([triplet])
+    assert packed.sample.source.frames.shape == (5, 3, 32, 32)  # type: ignore[union-attr]
+    assert unpack_latents(packed.members[LATENTS])["edited"].shape == (2, 16, 4, 4)  # type: ignore[union-attr]
+    odd = replace(triplet, source=Clip(triplet.source.frames[:, :, :30], 8.0))
+    builder.resize = "cover"
+    builder.size = None
+    with pytest.raises(InputError, match="differ in shape"):
+        builder.make([odd])
 
 
 def test_a_stage_on_latents_decodes_no_video(latents: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,13 +183,15 @@ def test_a_stage_on_latents_decodes_no_video(latents: Path, monkeypatch: pytest.
         raise AssertionError("a video was decoded")
 
     monkeypatch.setattr("insvie_data_modules.samples.decode_triplet", refuse)
+    monkeypatch.setattr("insvie_data_modules.samples.read_clip", refuse)
     monkeypatch.setattr("insvie_lightning.video.read_clip", refuse)
-    expected = {record["key"]: load(members["latents.safetensors"]) for record, members in iterate_samples(latents)}
-    data = Curriculum(latents, [Stage("s2", 3, where="judge >= 4 and epe_px <= 2")], batch_size=4, frames=9)
+    expected = {record["key"]: load(members[LATENTS]) for record, members in iterate_samples(latents)}
+    stages = [Stage("s2", 3, where="judge >= 4 and epe_px <= 2")]
+    data = Curriculum(latents, stages, batch_size=4, frames=9, size=(64, 96))
     batches = list(data.train_dataloader())
     assert len(batches) == 3
     for batch in batches:
-        assert batch.source is None and batch.edited is None
+        assert batch.source is None and batch.edited is None and batch.windows == ()
         for place, key in enumerate(batch.keys):
             assert torch.equal(batch.source_latents[place], expected[key]["source"].float())
             assert torch.equal(batch.edited_latents[place], expected[key]["edited"].float())

@@ -16,6 +16,7 @@ from insvie_lightning.diffusion.guidance import Guidance
 from insvie_lightning.editors import InsViE
 from insvie_lightning.errors import InputError
 from insvie_lightning.lightning_cli import InsvieCLI
+from insvie_lightning.nets.execution import Execution
 from insvie_lightning.nets.latents import encode_pixels, to_device_pixels
 from insvie_lightning.nets.perceptual import PerceptualLoss
 from insvie_lightning.weights.deliverable import trainable_weights
@@ -88,7 +89,7 @@ def test_dropped_conditions_are_counted(make_editor: Make, batch: EditBatch) -> 
     editor = make_editor(condition_dropout=ConditionDropout(1.0, 0.0))
     for step in range(3):
         editor.training_step(batch, step)
-    assert editor.cells_seen == [0, 12, 0, 0]
+    assert editor.cells_seen.tolist() == [0, 12, 0, 0]
 
 
 @torch.no_grad()
@@ -161,15 +162,74 @@ def test_the_whole_transformer_can_be_trained(make_editor: Make) -> None:
     assert not any("lora" in name for name in names)
 
 
-def test_gradient_checkpointing_changes_nothing(make_editor: Make, batch: EditBatch) -> None:
+@pytest.mark.parametrize("checkpointing", ["selective", "full"])
+def test_execution_changes_no_gradient(make_editor: Make, batch: EditBatch, checkpointing: str) -> None:
     gradients = []
-    for checkpointing in (False, True):
-        editor = make_editor(gradient_checkpointing=checkpointing, random_weights=True)
+    plain = Execution(attention="torch", fused_lora=False, channels_last=False)
+    for execution in (plain, Execution(checkpointing=checkpointing)):  # type: ignore[arg-type]
+        editor = make_editor(execution=execution, random_weights=True)
         editor.transformer.train()
-        assert editor.transformer.gradient_checkpointing is checkpointing
+        assert editor.transformer.gradient_checkpointing is (execution != plain)
         editor.training_step(batch, 0).backward()
         gradients.append(editor.transformer.patch_embed.proj.weight.grad)
-    torch.testing.assert_close(*gradients)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+
+
+def test_frozen_weights_may_be_bfloat16(make_editor: Make, batch: EditBatch) -> None:
+    losses = []
+    for dtype in ("float32", "bfloat16"):
+        editor = make_editor(execution=Execution(frozen_dtype=dtype), random_weights=True)  # type: ignore[arg-type]
+        trained = {parameter.dtype for parameter in editor.transformer.parameters() if parameter.requires_grad}
+        frozen = {parameter.dtype for parameter in editor.transformer.parameters() if not parameter.requires_grad}
+        assert (trained, frozen) == ({torch.float32}, {getattr(torch, dtype)})
+        assert editor.vae.dtype == editor.text_encoder.dtype == getattr(torch, dtype)
+        with torch.autocast("cpu", torch.bfloat16):
+            losses.append(editor.training_step(batch, 0))
+        losses[-1].backward()
+        assert editor.transformer.patch_embed.proj.weight.grad.isfinite().all()
+    torch.testing.assert_close(*losses, rtol=0.02, atol=0)
+
+
+def test_bfloat16_weights_need_mixed_precision(make_editor: Make, base: Path) -> None:
+    editor = InsViE(base=str(base), execution=Execution(frozen_dtype="bfloat16"))
+    editor.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    editor.trainer.training = True
+    with pytest.raises(InputError, match=r"trains with --trainer\.precision bf16-mixed, not 32-true"):
+        editor.configure_model()
+
+
+def test_only_samples_below_the_highest_timestep_are_decoded(
+    make_editor: Make, batch: EditBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    editor = make_editor(lpips_weight=1.0, perceptual=replace(SQUEEZE, max_timestep=500))
+    monkeypatch.setattr(editor, "_draw", lambda z, generator: (torch.tensor([10, 700, 499, 500]), torch.ones_like(z)))
+    seen: list[int] = []
+
+    def look(_: object, __: object, clean: Tensor, target: Tensor, *___: object) -> Tensor:
+        seen.append(len(clean))
+        assert torch.equal(target, to_device_pixels(batch.edited)[[0, 2]])  # type: ignore[arg-type]
+        return torch.tensor([1.0, 2.0])
+
+    monkeypatch.setattr("insvie_lightning.editors.insvie.chunk_lpips", look)
+    assert float(editor.training_step(batch, 0)) == pytest.approx(3 / 4)
+    assert seen == [2]
+
+
+def test_the_kernel_of_attention_is_timed_once_for_a_shape(make_editor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    editor, asked = make_editor(), []
+    fastest = "insvie_lightning.editors.insvie.fastest_kernel"
+    monkeypatch.setattr(fastest, lambda shape, *_: (asked.append(shape), "math")[1])
+    on_cpu = torch.zeros(2, 3, 16, 8, 12)
+    editor._choose_attention(on_cpu, training=True)
+    assert asked == []  # the choice is torch's
+    monkeypatch.setattr("insvie_lightning.editors.insvie._runs_on_gpu", lambda latents: True)
+    for _ in range(2):
+        editor._choose_attention(on_cpu, training=True)
+    assert asked == [(2, 2, 16 + 3 * 4 * 6, 16)]
+    assert {processor.kernel for processor in editor.transformer.attn_processors.values()} == {"math"}
+    editor.execution = Execution(attention="flash")
+    editor._choose_attention(torch.zeros(1, 3, 16, 8, 12), training=True)
+    assert len(asked) == 1
 
 
 # ---------------------------------------------------------------- editing

@@ -8,8 +8,8 @@ import os
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, is_dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 from time import perf_counter
@@ -28,8 +28,24 @@ from insvie_lightning.shards.funnel import write_funnel
 from insvie_lightning.shards.ledger import Ledger, open_job, say_full
 from insvie_lightning.shards.stats import count_reasons
 
-Built = Draft | Triplet | Rejected
-"""What a step makes of a draft: a further draft, a finished triplet, or a reason why not."""
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A finished sample that is stored as files of its own, and not as its clips.
+
+    Attributes:
+        sample: What is known of it; its clips are not stored.
+        members: The files by name.
+        kept: Names of the input's files that are stored with them, as they are.
+    """
+
+    sample: Triplet
+    members: Mapping[str, bytes]
+    kept: tuple[str, ...] = ()
+
+
+Built = Draft | Triplet | Packed | Rejected
+"""What a step makes of a draft: a further draft, a finished triplet, files of it, or a reason why not."""
 Sample = TypeVar("Sample", Draft, Triplet)
 
 ENOUGH = 200
@@ -239,7 +255,7 @@ class Builder(LightningModule, ABC, Generic[Sample]):
         made: dict[str, list[Built | str]] = {sample.key: [] for sample in samples}
         taken: set[str] = set()
         for result in built:
-            key = (result.sample if isinstance(result, Rejected) else result).key
+            key = (result.sample if isinstance(result, Rejected | Packed) else result).key
             parent = key if key in made else key.rpartition("-")[0]
             if padded and (key in taken or parent not in made):
                 continue
@@ -267,12 +283,17 @@ class Builder(LightningModule, ABC, Generic[Sample]):
     def _keep(self, input: Input, result: Built | str, unit: int | None) -> None:
         """Store a result with this step's entry in its lineage."""
         assert self._store is not None
+        sample: Any
+        files: Mapping[str, bytes] | None = None
         if isinstance(result, str):
             sample, reason = input.sample, result
         else:
             sample, reason = (result.sample, result.reason) if isinstance(result, Rejected) else (result, "")
+            if isinstance(sample, Packed):
+                files = {**{name: input.members[name] for name in sample.kept}, **sample.members}
+                sample = sample.sample
         entry = {"version": self.version, "settings": self.settings, **sample.lineage.get(self.step, {})}
-        self._store.add(input, replace(sample, lineage={**sample.lineage, self.step: entry}), reason, unit)
+        self._store.add(input, replace(sample, lineage={**sample.lineage, self.step: entry}), reason, unit, files)
 
 
 def _plain(value: Any) -> Any:

@@ -1,68 +1,143 @@
-"""Encode once, train many times: the latents of every triplet as a sibling shard set."""
+"""Encode once, train many times: the latents of every triplet as a shard set of their own."""
 
-import json
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
+from typing import Any, Literal
 
-import pyarrow.compute as pc
+import numpy as np
 import torch
-from lightning import LightningModule
-from safetensors.torch import save
+from torch import Tensor
 
-from insvie_lightning.batch import EditBatch
+from insvie_lightning.batch import Clip, Triplet
+from insvie_lightning.builders.builder import Builder, Built, Packed
 from insvie_lightning.errors import InputError
-from insvie_lightning.nets.latents import encode_pixels, to_device_pixels
-from insvie_lightning.shards.manifest import finished_keys, open_manifest
-from insvie_lightning.shards.write import ShardWriter
-from insvie_lightning.weights.components import load_vae
+from insvie_lightning.nets.execution import to_channels_last
+from insvie_lightning.nets.latents import decode_latents, encode_pixels, psnr_db, to_device_pixels
+from insvie_lightning.shards.drafts import SOURCE
+from insvie_lightning.shards.latents import LATENTS, LatentRecipe, pack_latents
+from insvie_lightning.video import fit_clip, legal_frames, sample_frames
+from insvie_lightning.weights.components import hash_encoder, load_vae
+
+SIDE_MULTIPLE = 16
 
 
-class EncodeLatents(LightningModule):
-    """Writes `KEY.latents.safetensors` (`source` and `edited`, T C h w, bfloat16) beside each sample's record.
+class Unfaithful(InputError):
+    """Latents do not decode back to their clip, so that nothing of this job can be trusted."""
 
-    The latents are the mode of the posterior, times the scaling factor. Used on a `ShardSet` whose `frames`, `size`
-    and `resize` are those to train with.
+
+class EncodeLatents(Builder[Triplet]):
+    """Writes `KEY.latents.safetensors` (`source` and `edited`, T C h w) for every triplet, with its record.
+
+    The whole frame is encoded, so that a training on them can cut another window out of it in every epoch, on the grid
+    of latents (8 pixels). The latents are the mode of the posterior, times the scaling factor; the header of each file
+    says how they were made, and a training that needs others refuses them.
+
+    A share of the samples is decoded back from what is stored, the first of each process among them.
 
     Args:
-        shards: The shard folder that is encoded; its records are carried over.
-        output: Shard folder of the latents. Samples that are in it already are not encoded again.
+        output: Shard folder.
         base: Model whose autoencoder is used: a folder, a hub id, or `toy`.
+        frames: Number of frames F = 1 + 4k, at the widest even stride from the first on: those to train with.
+        size: Height and width in pixels, multiples of 16, that clips are brought to; None leaves each clip's own.
+        resize: How: `cover` scales to cover and cuts the middle, `stretch` scales each axis.
+        dtype: Of the stored numbers. bfloat16 keeps 8 bits, float32 takes twice the disk.
+        keep_source: Store the source video, too, for a training that adds noise to its pixels (`source_noise`) and
+            encodes it anew each time. It must be stored as `source.mp4` in the input.
+        verified_share: Share of the samples (0 to 1) that is decoded back.
+        min_psnr_db: Below it, between the decoded and the true clip, the job stops.
         shard_size: Samples a shard.
+
+    Raises:
+        InputError: `frames` or `size` is not legal.
     """
 
-    def __init__(self, shards: Path, output: Path, base: str = "zai-org/CogVideoX-2b", shard_size: int = 512) -> None:
-        super().__init__()
-        self.shards, self.output, self.base, self.shard_size = shards, output, base, shard_size
-        self._writer: ShardWriter | None = None
+    step = "latents"
+    version = 2
+    elsewhere = Builder.elsewhere | {"base", "verified_share", "min_psnr_db"}
+
+    def __init__(
+        self,
+        output: Path,
+        base: str = "zai-org/CogVideoX-2b",
+        frames: int = 25,
+        size: tuple[int, int] | None = None,
+        resize: Literal["cover", "stretch"] = "cover",
+        dtype: Literal["bfloat16", "float32"] = "bfloat16",
+        keep_source: bool = False,
+        verified_share: float = 0.01,
+        min_psnr_db: float = 20.0,
+        shard_size: int = 512,
+    ) -> None:
+        super().__init__(output, shard_size)
+        if frames < 1 or frames != legal_frames(frames):
+            near = max(1, (frames - 1) // 4 * 4 + 1)
+            raise InputError(f"frames is {frames}; legal are 1, 5, 9, ... frames; did you mean {near}?")
+        if size is not None:
+            _check_sides(size, "size")
+        self.base, self.frames, self.size, self.resize = base, frames, size, resize
+        self.stored, self.keep_source = dtype, keep_source
+        self.verified_share, self.min_psnr_db = verified_share, min_psnr_db
+        self._verified = 0
 
     def configure_model(self) -> None:
         """Load the autoencoder."""
         if not hasattr(self, "vae"):
             self.vae = load_vae(self.base).eval().requires_grad_(False)
+            to_channels_last(self.vae)
+            self.encoder = hash_encoder(self.base)
 
-    def on_predict_start(self) -> None:
-        """Read the records; open the shard folder."""
-        if self.trainer.world_size > 1:
-            raise InputError("latents are written by one process: set --trainer.devices=1")
-        self._rows = open_manifest(self.shards).query()
-        self._writer = ShardWriter(self.output, shard_size=self.shard_size)
-        self._done = finished_keys(self.output)
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As of `Builder`, with the autoencoder told by its hash, and the precision that it works in."""
+        self.configure_model()
+        return {**super().settings, "encoder": self.encoder, "precision": str(self.trainer.precision)}
 
-    def predict_step(self, batch: EditBatch, batch_idx: int) -> None:
-        """Encode both clips of the samples that are not done."""
-        assert self._writer is not None and batch.source is not None and batch.edited is not None
-        todo = [i for i, key in enumerate(batch.keys) if key not in self._done]
-        if not todo:
-            return
-        pixels = to_device_pixels(torch.cat([batch.source[todo], batch.edited[todo]]))
-        latents = encode_pixels(self.vae, pixels).to("cpu", torch.bfloat16)
-        for place, i in enumerate(todo):
-            row = self._rows.slice(pc.index(self._rows["key"], batch.keys[i]).as_py(), 1).to_pylist()[0]
-            tensors = {"source": latents[place].contiguous(), "edited": latents[len(todo) + place].contiguous()}
-            made = {"base": self.base, "dtype": "bfloat16", "size": list(pixels.shape[-2:])}
-            record = {**row, "lineage": {**json.loads(row["lineage"]), "latents": made}}
-            self._writer.write_members(record, {"latents.safetensors": save(tensors)})
+    def make(self, drafts: Sequence[Triplet]) -> list[Built]:
+        """The latents of each triplet.
 
-    def on_predict_end(self) -> None:
-        """Finish the last shard."""
-        assert self._writer is not None
-        self._writer.close()
+        Raises:
+            Unfaithful: One of them does not decode back.
+        """
+        return [self._encode(triplet) for triplet in drafts]
+
+    def _encode(self, triplet: Triplet) -> Packed:
+        source, edited = (self._fit(clip) for clip in (triplet.source, triplet.edited))
+        if source.frames.shape != edited.frames.shape:
+            shapes = f"{source.frames.shape} and {edited.frames.shape}"
+            raise InputError(f"source and edited clip differ in shape F 3 H W: {shapes}")
+        _check_sides(source.size, f"the size of {triplet.key!r}")
+        recipe = LatentRecipe(self.encoder, self.frames, self.size, self.resize, self.stored)
+        pixels = to_device_pixels(torch.from_numpy(np.stack([source.frames, edited.frames])).to(self.device))
+        latents = encode_pixels(self.vae, pixels).to(getattr(torch, self.stored))
+        if self._is_verified(triplet.key):
+            self._verify(triplet.key, latents, pixels)
+        told = {**triplet.lineage, self.step: {"base": self.base}}
+        data = pack_latents({"source": latents[0], "edited": latents[1]}, recipe)
+        kept = (SOURCE,) if self.keep_source else ()
+        return Packed(replace(triplet, source=source, edited=edited, lineage=told), {LATENTS: data}, kept)
+
+    def _fit(self, clip: Clip) -> Clip:
+        clip = sample_frames(clip, self.frames)
+        return clip if self.size is None else fit_clip(clip, self.size, self.resize)
+
+    def _is_verified(self, key: str) -> bool:
+        drawn = int.from_bytes(blake2b(key.encode(), digest_size=8).digest()) / 2**64
+        return self._verified == 0 or drawn < self.verified_share
+
+    def _verify(self, key: str, latents: Tensor, pixels: Tensor) -> None:
+        self._verified += 1
+        found = float(psnr_db(decode_latents(self.vae, latents.float()), pixels).min())
+        if not found >= self.min_psnr_db:
+            raise Unfaithful(
+                f"the latents of {key!r} decode back at {found:.1f} dB, and at least {self.min_psnr_db:g} are needed: "
+                f"{self.base} does not fit these clips, or --trainer.precision is too low; or lower --model.min_psnr_db"
+            )
+
+
+def _check_sides(size: tuple[int, int], name: str) -> None:
+    if any(side <= 0 or side % SIDE_MULTIPLE for side in size):
+        raise InputError(
+            f"{name} is {size[0]}x{size[1]}; height and width are multiples of {SIDE_MULTIPLE}: give --model.size"
+        )

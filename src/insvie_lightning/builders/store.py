@@ -61,15 +61,30 @@ class Store:
         self._encoding: deque[_Encoding] = deque()
         self._writer: ShardWriter | None = None
 
-    def add(self, input: Input, sample: Draft | Triplet, reason: str, unit: int | None) -> None:
-        """Take a result of an input, rejected where there is a reason; clips that are the input's keep their bytes."""
+    def add(
+        self,
+        input: Input,
+        sample: Draft | Triplet,
+        reason: str,
+        unit: int | None,
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Take a result of an input, rejected where there is a reason; clips that are the input's keep their bytes.
+
+        Args:
+            input: What it was made of.
+            sample: The result.
+            reason: Why it is rejected; empty if it is not.
+            unit: Of the input.
+            files: Stored instead of the sample's clips.
+        """
         if self._ledger is not None and unit is not None and self._writer is None:
             self._writer = ShardWriter(
                 self._ledger.folder, shard_size=_MANY, first_shard=unit, taken=(), writer=self._ledger.writer
             )
         before = {} if reason else clips_of(input.sample)
-        members: dict[str, bytes | Future[bytes]] = {}
-        for name, clip in ({} if reason else clips_of(sample)).items():
+        members: dict[str, bytes | Future[bytes]] = dict(files or {})
+        for name, clip in ({} if reason or files is not None else clips_of(sample)).items():
             kept = input.members.get(name) if name in before and _same(clip, before[name]) else None
             members[name] = kept or self._encoders.submit(encode_member, name, clip, self._lossless)
         self._encoding.append(_Encoding(sample, reason, members))

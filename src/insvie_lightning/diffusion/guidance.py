@@ -6,6 +6,7 @@ Branches are written (video, text): uu has neither, cu the source only, cc both.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, get_args
 
 import torch
@@ -82,6 +83,11 @@ class Guidance:
             video += text
         return 1 - video, video - text, text
 
+    def branches(self, timestep: int, num_inference_steps: int) -> list[int]:
+        """Which of uu, cu, cc (0, 1, 2) have a weight at a timestep and must be computed."""
+        weights = self.weights(timestep, num_inference_steps)
+        return [branch for branch, weight in enumerate(weights) if abs(weight) > 1e-8]
+
 
 def guided(
     denoise: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
@@ -106,11 +112,15 @@ def guided(
     """
     keeps_video, keeps_text = (0.0, 1.0, 1.0), (0.0, 0.0, 1.0)
 
+    @cache  # the same tensors at every step, so that what is computed of them can be kept
+    def conditions(used: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        sources = torch.cat([source_latents * keeps_video[branch] for branch in used])
+        return sources, torch.cat([prompt_embeds * keeps_text[branch] for branch in used])
+
     def branch_sum(noisy: Tensor, timestep: Tensor) -> Tensor:
         weights = guidance.weights(int(timestep), num_inference_steps)
-        used = [branch for branch, weight in enumerate(weights) if abs(weight) > 1e-8]
-        sources = torch.cat([source_latents * keeps_video[branch] for branch in used])
-        prompts = torch.cat([prompt_embeds * keeps_text[branch] for branch in used])
+        used = guidance.branches(int(timestep), num_inference_steps)
+        sources, prompts = conditions(tuple(used))
         stacked = torch.cat([noisy] * len(used))
         velocities = denoise(stacked, sources, prompts, timestep.expand(len(stacked))).float().chunk(len(used))
         return torch.stack([weights[i] * velocity for i, velocity in zip(used, velocities, strict=True)]).sum(0)

@@ -76,7 +76,7 @@ class Editor:
         dtype: torch.dtype | None = None,
         low_memory: bool = False,
     ) -> "Editor":
-        """Put a model with weights where it edits.
+        """Put a model with weights where it edits, for editing only: its LoRA may be merged (`Execution.merge_lora`).
 
         Args:
             model: See `Editor`.
@@ -85,6 +85,8 @@ class Editor:
             low_memory: Keep on the device only the network at work, and let the autoencoder work in tiles.
         """
         device = torch.device(device or default_device())
+        if merge := getattr(model, "merge_lora", None):
+            merge()  # before its LoRA is rounded
         model = model.eval().to(dtype=dtype or default_dtype(device))
         if low_memory:
             save_memory(model, device)

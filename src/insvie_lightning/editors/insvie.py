@@ -7,6 +7,7 @@ value is whose, the recipes in `configs/` which one is used.
 import copy
 import zlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +18,9 @@ from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
-from insvie_lightning.batch import Clip, EditBatch, EditedVideos, Position
+from insvie_lightning.batch import PIXELS_PER_LATENT, Clip, EditBatch, EditedVideos, Position
 from insvie_lightning.diffusion.conditioning import (
     CELLS,
     ConditionDropout,
@@ -33,12 +35,29 @@ from insvie_lightning.diffusion.losses import frame_weighted_mse
 from insvie_lightning.diffusion.sampling import Sampler, build_scheduler, sample
 from insvie_lightning.diffusion.schedule import add_noise, clean_from_velocity, stratified_timesteps, velocity
 from insvie_lightning.editors.editor import Editor
+from insvie_lightning.editors.flops import training_flops
 from insvie_lightning.editors.options import EditOptions
 from insvie_lightning.errors import InputError
-from insvie_lightning.nets.latents import decode_latents, encode_pixels, encode_prompts, to_device_pixels
+from insvie_lightning.nets.attention import Kernel, fastest_kernel, use_attention
+from insvie_lightning.nets.execution import Execution, prepare_transformer, to_channels_last
+from insvie_lightning.nets.hoisting import SetStep, hoisted
+from insvie_lightning.nets.latents import (
+    cut_windows,
+    decode_latents,
+    encode_pixels,
+    encode_prompts,
+    to_device_pixels,
+)
 from insvie_lightning.nets.perceptual import PerceptualLoss, build_lpips, chunk_lpips
-from insvie_lightning.nets.source_concat import add_lora, concat_source, looks_at_source, widen_patch_embedding
-from insvie_lightning.weights.components import load_components
+from insvie_lightning.nets.source_concat import (
+    add_lora,
+    concat_source,
+    is_merged,
+    looks_at_source,
+    widen_patch_embedding,
+)
+from insvie_lightning.shards.latents import latent_shape
+from insvie_lightning.weights.components import hash_encoder, load_components
 from insvie_lightning.weights.deliverable import (
     Deliverable,
     check_settings,
@@ -77,7 +96,7 @@ class InsViE(LightningModule):
             otherwise. The paper tests with `resize: stretch`, the released script cuts with `frame_rule: release,
             resize: cover`.
         use_ema: Edit and test with the averaged weights of `start_from` when there are any.
-        gradient_checkpointing: Recompute activations; saves memory, costs a third more compute.
+        execution: How the networks are run: what is recomputed, compiled and fused, and by which kernels.
         seed: Of every draw of training and sampling; independent of workers.
     """
 
@@ -104,7 +123,7 @@ class InsViE(LightningModule):
         sampler: Sampler = "dpm",
         edit_options: EditOptions = EditOptions(),  # noqa: B008 (frozen)
         use_ema: bool = True,
-        gradient_checkpointing: bool = False,
+        execution: Execution = Execution(),  # noqa: B008 (frozen)
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -120,13 +139,14 @@ class InsViE(LightningModule):
         self.perceptual = perceptual
         self.guidance, self.num_inference_steps, self.sampler = guidance, num_inference_steps, sampler
         self.edit_options = edit_options
-        self.use_ema, self.gradient_checkpointing, self.seed = use_ema, gradient_checkpointing, seed
+        self.use_ema, self.execution, self.seed = use_ema, execution, seed
         self.strict_loading = False  # checkpoints hold the trained weights only
         self.base_dtype = torch.float32  # half precision is for editing only
         self.transformer: Any = None  # a CogVideoXTransformer3DModel, from configure_model on
         self.ema: dict[str, Tensor] | None = None
         self.ema_updates = 0
-        self.cells_seen = [0] * len(CELLS)
+        self.cells_seen = torch.zeros(len(CELLS), dtype=torch.long)
+        self._kernels: dict[tuple[int, ...], Kernel | None] = {}
         self._stage_index = 0
 
     # ---------------------------------------------------------------- building
@@ -135,14 +155,20 @@ class InsViE(LightningModule):
         """Load the base, widen its patch embedding, add LoRA, and continue from `start_from`."""
         if self.transformer is not None:
             return
-        parts = load_components(self.base, self.base_dtype)
+        self._check_precision()
+        frozen = getattr(torch, self.execution.frozen_dtype)
+        parts = load_components(self.base, frozen if self.base_dtype == torch.float32 else self.base_dtype)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             widen_patch_embedding(parts.transformer)
             if self.trainable == "lora":
                 add_lora(parts.transformer, self.lora_rank, self.lora_alpha)
-        if self.gradient_checkpointing:
-            parts.transformer.enable_gradient_checkpointing()
+        for parameter in parts.transformer.parameters():
+            if parameter.requires_grad and self.base_dtype == torch.float32:
+                parameter.data = parameter.data.float()  # what is trained is, whatever the frozen rest
+        prepare_transformer(parts.transformer, self.execution)
+        if self.execution.channels_last:
+            to_channels_last(parts.vae)
         self.transformer = parts.transformer
         self.vae = parts.vae.eval().requires_grad_(False)
         self.text_encoder = parts.text_encoder.eval().requires_grad_(False)
@@ -155,6 +181,13 @@ class InsViE(LightningModule):
             own = {name: getattr(self, name) for name in names}
             check_settings(deliverable.settings, own, self.base, self.start_from)
             self._continue_from(deliverable, str(self.start_from))
+
+    def _check_precision(self) -> None:
+        precision = self.trainer.precision if self._trainer is not None and self.trainer.training else "bf16-mixed"
+        if self.execution.frozen_dtype == "bfloat16" and precision != "bf16-mixed":
+            raise InputError(
+                f"execution.frozen_dtype bfloat16 trains with --trainer.precision bf16-mixed, not {precision}"
+            )
 
     def _continue_from(self, deliverable: Deliverable, origin: str) -> None:
         load_trainable(self.transformer, deliverable.raw, origin)
@@ -237,6 +270,16 @@ class InsViE(LightningModule):
         self.log("train_loss", loss, prog_bar=True, batch_size=len(batch))
         return loss
 
+    def flops_per_sample(self, batch: EditBatch) -> int:
+        """Operations that training on one sample of a batch needs; `Throughput` compares speed with it."""
+        clips = [batch.edited, batch.source if batch.source_latents is None or self.source_noise else None]
+        encoded = [(clip.shape[1], clip.shape[3], clip.shape[4]) for clip in clips if clip is not None]
+        if batch.edited_latents is not None:
+            frames, _, height, width = batch.edited_latents.shape[1:]
+            return training_flops(self, (frames, height, width), encoded)
+        frames, height, width = latent_shape(*encoded[0])
+        return training_flops(self, (frames, *(batch.windows[0][2:] if batch.windows else (height, width))), encoded)
+
     def _loss(self, batch: EditBatch, generator: torch.Generator, training: bool) -> Tensor:
         z_source, z_edited = self._encode(batch, generator, noisy_source=self.source_noise and training)
         prompts = self._embed(batch.instructions)
@@ -245,6 +288,7 @@ class InsViE(LightningModule):
         noisy = add_noise(z_edited, noise, abar)
         if training:
             z_source, prompts = self._drop(z_source, prompts, generator)
+        self._choose_attention(noisy, training)
         prediction = concat_source(self.transformer, noisy, z_source, prompts, timesteps)
         loss = frame_weighted_mse(prediction, velocity(z_edited, noise, abar), self.frame_weight_mix).mean()
         weight = self._lpips_weight(batch) if training else 0.0
@@ -256,20 +300,23 @@ class InsViE(LightningModule):
         return loss
 
     def _encode(self, batch: EditBatch, generator: torch.Generator, noisy_source: bool) -> tuple[Tensor, Tensor]:
-        """Latents of source and edited clip: the cached ones, or encoded here."""
-        if batch.source_latents is not None and batch.edited_latents is not None:
-            if noisy_source:
-                raise InputError(
-                    f"source_noise is added to pixels, but sample {batch.keys[0]!r} comes from cached latents; set "
-                    "--model.source_noise=false or train on shards of videos"
-                )
-            return batch.source_latents, batch.edited_latents
-        assert batch.source is not None and batch.edited is not None
-        source, edited = to_device_pixels(batch.source), to_device_pixels(batch.edited)
-        if noisy_source:
-            source = add_source_noise(source, generator)
-        with torch.no_grad():
-            return encode_pixels(self.vae, source, generator), encode_pixels(self.vae, edited, generator)
+        """Latents of source and edited clip: the cached ones, or encoded here; the noise needs the source's pixels."""
+        if noisy_source and batch.source is None:
+            raise InputError(
+                f"source_noise is added to pixels, but sample {batch.keys[0]!r} comes from cached latents; set "
+                "--model.source_noise=false, train on shards of videos, or encode with --model.keep_source=true"
+            )
+
+        def encode(clip: Tensor | None, noisy: bool = False) -> Tensor:
+            assert clip is not None
+            pixels = to_device_pixels(clip)
+            pixels = add_source_noise(pixels, generator) if noisy else pixels
+            with torch.no_grad():
+                return cut_windows(encode_pixels(self.vae, pixels, generator), batch.windows)
+
+        source, edited = batch.source_latents, batch.edited_latents
+        z_source = encode(batch.source, noisy_source) if noisy_source or source is None else source
+        return z_source, encode(batch.edited) if edited is None else edited
 
     def _draw(self, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Timesteps, stratified over ranks, and noise."""
@@ -280,8 +327,7 @@ class InsViE(LightningModule):
     def _drop(self, z_source: Tensor, prompts: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Drop conditions, and count the cells."""
         cells = draw_cells(len(z_source), self.condition_dropout, generator)
-        for cell in cells.tolist():
-            self.cells_seen[cell] += 1
+        self.cells_seen = self.cells_seen.to(cells.device) + torch.bincount(cells, minlength=len(CELLS))
         return drop_conditions(z_source, prompts, cells)
 
     def _perceptual(self, clean: Tensor, timesteps: Tensor, batch: EditBatch, generator: torch.Generator) -> Tensor:
@@ -291,8 +337,12 @@ class InsViE(LightningModule):
                 "stages with lpips_weight > 0 shards of videos"
             )
         assert self.lpips is not None
-        values = chunk_lpips(self.lpips, self.vae, clean, to_device_pixels(batch.edited), self.perceptual, generator)
-        return (values * (timesteps < self.perceptual.max_timestep)).mean()
+        chosen = (timesteps < self.perceptual.max_timestep).nonzero().flatten()
+        if not len(chosen):
+            return clean.sum() * 0
+        target = to_device_pixels(cut_windows(batch.edited, batch.windows, PIXELS_PER_LATENT)[chosen])
+        values = chunk_lpips(self.lpips, self.vae, clean[chosen], target, self.perceptual, generator)
+        return values.sum() / len(timesteps)
 
     def _lpips_weight(self, batch: EditBatch) -> float:
         stage = batch.position.index if batch.position else 0
@@ -306,15 +356,14 @@ class InsViE(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Log the shares of the four cells."""
-        for name, count in zip(CELLS, self.cells_seen, strict=True):
-            self.log(f"cell_{name}", count / max(1, sum(self.cells_seen)))
+        counts = self.cells_seen.tolist()
+        for name, count in zip(CELLS, counts, strict=True):
+            self.log(f"cell_{name}", count / max(1, sum(counts)))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over what is trained, with the schedule of the current stage."""
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        fused = "mixed" not in str(
-            self.trainer.precision
-        )  # there, Lightning refuses to clip the gradients of a fused one
+        fused = self.trainer.precision != "16-mixed"  # which scales gradients, and unscales them apart
         optimizer = torch.optim.AdamW(
             parameters, self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=fused
         )
@@ -322,6 +371,19 @@ class InsViE(LightningModule):
             self.lr_schedule, optimizer, num_warmup_steps=self.warmup_steps, num_training_steps=self._stage_steps()
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """As Lightning does, which under bf16-mixed refuses to clip for a fused optimizer, though nothing is scaled."""
+        if self.trainer.precision != "bf16-mixed":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            clip = clip_grad_value_ if gradient_clip_algorithm == "value" else clip_grad_norm_
+            clip([parameter for group in optimizer.param_groups for parameter in group["params"]], gradient_clip_val)
 
     def _stage_steps(self) -> int:
         """Optimizer steps of the current stage of a curriculum; of the whole run under other data modules."""
@@ -360,19 +422,36 @@ class InsViE(LightningModule):
             z_source = batch.source_latents
         else:
             assert batch.source is not None
-            z_source = encode_pixels(self.vae, to_device_pixels(batch.source))
+            z_source = cut_windows(encode_pixels(self.vae, to_device_pixels(batch.source)), batch.windows)
         seeds = [zlib.crc32(f"{self.seed}/{key}".encode()) for key in batch.keys]
         generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
         noise = torch.stack([torch.randn(z_source.shape[1:], generator=g, device=self.device) for g in generators])
-        denoise = guided(
-            lambda noisy, source, prompts, t: concat_source(self.transformer, noisy, source, prompts, t),
-            z_source * float(keep_source),
-            self._embed(batch.instructions),
-            self.guidance,
-            self.num_inference_steps,
-        )
-        latents = sample(denoise, copy.deepcopy(self.scheduler), noise, self.num_inference_steps, generators)
+        self._choose_attention(noise.repeat(3, 1, 1, 1, 1), training=False)
+        scheduler, steps = copy.deepcopy(self.scheduler), self.num_inference_steps
+        scheduler.set_timesteps(steps, device=self.device)
+        with self._hoisted(scheduler.timesteps) as set_step:
+
+            def predict(noisy: Tensor, source: Tensor, prompts: Tensor, timesteps: Tensor) -> Tensor:
+                set_step(timesteps[0])
+                return concat_source(self.transformer, noisy, source, prompts, timesteps)
+
+            denoise = guided(
+                predict, z_source * float(keep_source), self._embed(batch.instructions), self.guidance, steps
+            )
+            latents = sample(denoise, scheduler, noise, steps, generators)
         return decode_latents(self.vae, latents).clamp(-1, 1)
+
+    def _hoisted(self, timesteps: Tensor) -> AbstractContextManager[SetStep]:
+        """What is the same at every step, computed once; not of networks that come to the device only when called."""
+        if self.execution.hoist and self.transformer.device == timesteps.device:
+            return hoisted(self.transformer, timesteps)
+        return nullcontext(lambda timestep: None)
+
+    def merge_lora(self) -> None:
+        """Add LoRA to the weights, for editing only; trained weights and what is delivered stay as they are."""
+        self.configure_model()
+        if self.trainable == "lora" and self.execution.merge_lora and not is_merged(self.transformer):
+            self.transformer.fuse_lora()
 
     def edit(self, clip: Clip, instruction: str, **options: Any) -> Clip:
         """Edit one clip: n frames in, n frames out, at the clip's own size and rate.
@@ -393,6 +472,25 @@ class InsViE(LightningModule):
 
     # ---------------------------------------------------------------- small parts
 
+    def _choose_attention(self, latents: Tensor, training: bool) -> None:
+        """On a GPU, time the kernels once for every shape of latents B T C h w, and take the fastest."""
+        config = self.transformer.config
+        if self.execution.attention != "auto" or not _runs_on_gpu(latents) or config.use_rotary_positional_embeddings:
+            return
+        tokens = config.max_text_seq_length + latents[0, :, 0].numel() // config.patch_size**2
+        shape = (len(latents), config.num_attention_heads, tokens, config.attention_head_dim)
+        if shape not in self._kernels:
+            kind = latents.device.type
+            dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.transformer.dtype
+            self._kernels[shape] = fastest_kernel(shape, dtype, latents.device, training)
+            rank_zero_info(f"attention of {shape}: {self._kernels[shape]}")
+        use_attention(self.transformer, self._kernels[shape], self.execution.fused_lora)
+
+    @property
+    def encoder_hash(self) -> str:
+        """What tells its autoencoder from others; data modules refuse latents that another one made."""
+        return hash_encoder(self.base)
+
     @property
     def _world_size(self) -> int:
         return self.trainer.world_size if self._trainer is not None else 1
@@ -405,3 +503,7 @@ class InsViE(LightningModule):
         """A generator that depends on seed, stage, step and rank only, so that resuming and chaining are exact."""
         name = f"{self.seed}/{position.stage}/{position.step}/{self.global_rank}"
         return torch.Generator(self.device).manual_seed(zlib.crc32(name.encode()))
+
+
+def _runs_on_gpu(latents: Tensor) -> bool:
+    return latents.device.type == "cuda"

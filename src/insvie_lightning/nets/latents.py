@@ -1,10 +1,13 @@
 """Between pixels and latents: the frozen encoders in front of a video diffusion transformer, as functions."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor, nn
+
+from insvie_lightning.batch import PIXELS_PER_LATENT, Window
 
 
 def to_device_pixels(pixels: Tensor) -> Tensor:
@@ -43,6 +46,41 @@ def decode_latents(vae: Any, latents: Tensor) -> Tensor:
         latents = torch.cat([latents, latents[:, -1:]], 1)
     pixels = vae.decode(latents.to(vae.dtype).transpose(1, 2) / vae.config.scaling_factor).sample
     return pixels.transpose(1, 2)[:, : 4 * frames - 3]
+
+
+def cut_windows(values: Tensor, windows: Sequence[Window], scale: int = 1) -> Tensor:
+    """Cut a window out of each of B latents, or with `scale` 8 pixels, B ... H W; none cuts nothing."""
+    if not windows:
+        return values
+    cuts = [
+        one[..., scale * top : scale * (top + height), scale * left : scale * (left + width)]
+        for one, (top, left, height, width) in zip(values, windows, strict=True)
+    ]
+    return torch.stack(cuts)
+
+
+def psnr_db(values: Tensor, truth: Tensor) -> Tensor:
+    """PSNR in dB of each of B samples in [-1, 1] (clamped) against the truth, B."""
+    error = (values.float().clamp(-1, 1) - truth.float()).square().flatten(1).mean(1)
+    return 10 * torch.log10(4 / error)
+
+
+@torch.no_grad()
+def latent_crop_gap_db(vae: Any, pixels: Tensor, windows: Sequence[Window]) -> Tensor:
+    """How well latents cut out of an encoded clip agree with those of the clip that is cut first: PSNR in dB, B.
+
+    The peak is the largest magnitude of the latents of the cut clip; infinite where both are equal. An autoencoder
+    that sees beyond the window, or normalises over the frame, has a gap.
+
+    Args:
+        vae: See `encode_pixels`.
+        pixels: Whole clips, B F 3 H W in [-1, 1].
+        windows: One of each.
+    """
+    cut_after = cut_windows(encode_pixels(vae, pixels), windows).flatten(1).float()
+    cut_before = encode_pixels(vae, cut_windows(pixels, windows, PIXELS_PER_LATENT)).flatten(1).float()
+    peak = cut_before.abs().amax(1)
+    return 10 * torch.log10(peak.square() / (cut_after - cut_before).square().mean(1))
 
 
 @torch.no_grad()

@@ -39,6 +39,11 @@ def add_lora(transformer: CogVideoXTransformer3DModel, rank: int, alpha: float) 
     transformer.patch_embed.proj.requires_grad_(True)
 
 
+def is_merged(transformer: nn.Module) -> bool:
+    """Whether LoRA is added to the weights (`fuse_lora`)."""
+    return any(getattr(module, "merged", False) for module in transformer.modules())
+
+
 def concat_source(
     transformer: nn.Module, noisy: Tensor, source_latents: Tensor, prompt_embeds: Tensor, timesteps: Tensor
 ) -> Tensor:

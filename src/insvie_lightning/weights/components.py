@@ -1,5 +1,6 @@
 """The parts of a pretrained text-to-video model, in the folder layout that diffusers uses for CogVideoX."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,22 @@ def load_vae(base: str, dtype: torch.dtype = torch.float32) -> Any:
         return kind.from_pretrained(folder, torch_dtype=dtype)
     except OSError as error:
         raise absent(base, _ADVICE) from error
+
+
+def hash_encoder(base: str) -> str:
+    """What tells one autoencoder from another: BLAKE2b of the files of its folder, in a model or on its own.
+
+    Raises:
+        InputError: When there is none.
+    """
+    folder = base_folder(base)
+    folder = folder / "vae" if (folder / "vae").is_dir() else folder
+    digest = hashlib.blake2b(digest_size=8)
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "blake2b").digest())
+    return digest.hexdigest()
 
 
 def base_folder(base: str) -> Path:

@@ -1,0 +1,124 @@
+"""Training on cached latents against training that encodes: the same whole frame, the same window of its latents."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from insvie_lightning.batch import EditBatch, Position, Window, collate
+from insvie_lightning.diffusion.conditioning import ConditionDropout
+from insvie_lightning.editors import InsViE
+from insvie_lightning.errors import InputError
+from insvie_lightning.nets.latents import cut_windows, encode_pixels, latent_crop_gap_db, psnr_db, to_device_pixels
+from insvie_lightning.nets.perceptual import PerceptualLoss
+from insvie_lightning.toy.edits import example, to_triplet
+
+Make = Callable[..., InsViE]
+NO_DROPOUT = ConditionDropout(0.0, 0.0)
+WINDOWS: tuple[Window, ...] = ((0, 0, 4, 6), (1, 5, 4, 6), (4, 2, 4, 6), (3, 3, 4, 6))
+SQUEEZE = PerceptualLoss(net="squeeze", random_trunk=True, latent_frames=2, crop=None, first_only=False)
+
+
+@pytest.fixture(scope="module")
+def whole() -> EditBatch:
+    """Four samples of 5 frames, 64 x 96, of which windows of 32 x 48 are trained on."""
+    return replace(collate([to_triplet(example("train", i), 5, 64, 96) for i in range(4)]), windows=WINDOWS)
+
+
+def cache(editor: InsViE, batch: EditBatch, dtype: torch.dtype = torch.float32) -> EditBatch:
+    """What a shard of latents gives."""
+
+    def latents(clip: Tensor | None) -> Tensor:
+        assert clip is not None
+        with torch.no_grad():
+            return cut_windows(encode_pixels(editor.vae, to_device_pixels(clip)).to(dtype).float(), WINDOWS)
+
+    cached = {"source_latents": latents(batch.source), "edited_latents": latents(batch.edited)}
+    return replace(batch, source=None, edited=None, windows=(), **cached)
+
+
+def losses(editor: InsViE, batch: EditBatch) -> Tensor:
+    """At fixed draws; the global generator plays no part."""
+    with torch.no_grad():
+        positions = [Position("s1", 0, step) for step in range(6)]
+        return torch.stack([editor.training_step(replace(batch, position=position), 0) for position in positions])
+
+
+@pytest.fixture(scope="module")
+def editor(make_editor: Make) -> InsViE:
+    return make_editor(random_weights=True, condition_dropout=NO_DROPOUT)
+
+
+def test_cached_training_is_online_training(editor: InsViE, whole: EditBatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Online, the posterior is sampled, from the generator that noise is drawn from: take its mode, as the cache does.
+    monkeypatch.setattr(
+        "insvie_lightning.editors.insvie.encode_pixels", lambda vae, pixels, _: encode_pixels(vae, pixels)
+    )
+    online, cached = losses(editor, whole), losses(editor, cache(editor, whole))
+    torch.testing.assert_close(cached, online, rtol=1e-5, atol=0)
+    moved = replace(whole, windows=WINDOWS[::-1])
+    assert ((losses(editor, moved) - online).abs() > 1e-3 * online).all()
+
+
+def test_a_bfloat16_cache_costs_little(editor: InsViE, whole: EditBatch) -> None:
+    exact, rounded = (losses(editor, cache(editor, whole, dtype)) for dtype in (torch.float32, torch.bfloat16))
+    relative = (rounded - exact).abs() / exact
+    assert 0 < relative.max() < 2e-3
+
+
+def test_the_gap_of_cutting_latents_is_measured(editor: InsViE, whole: EditBatch) -> None:
+    """The toy autoencoder sees one block beyond the window; where the window is the frame, nothing is beyond."""
+    assert whole.edited is not None
+    pixels = to_device_pixels(whole.edited)
+    gap = latent_crop_gap_db(editor.vae, pixels, WINDOWS)
+    assert gap.shape == (4,) and (gap > 25).all() and gap.isfinite().all()
+    assert (latent_crop_gap_db(editor.vae, pixels, [(0, 0, 8, 12)] * 4) > 100).all()
+
+
+def test_psnr_is_of_each_sample() -> None:
+    truth = torch.zeros(2, 3)
+    assert psnr_db(torch.tensor([[0.2] * 3, [5.0] * 3]), truth).tolist() == pytest.approx([20.0, 6.0206], abs=1e-3)
+
+
+@torch.no_grad()
+def test_noise_needs_the_source_s_pixels_only(make_editor: Make, whole: EditBatch) -> None:
+    """The exact mode of the released noise: the source is encoded anew, the edited clip is cached."""
+    editor = make_editor(source_noise=True, condition_dropout=NO_DROPOUT, random_weights=True)
+    cached = cache(editor, whole)
+    with pytest.raises(InputError, match=r"--model\.keep_source=true"):
+        editor.training_step(cached, 0)
+    seen: list[Tensor] = []
+    encode = editor.vae.encode
+    editor.vae.encode = lambda pixels: (seen.append(pixels), encode(pixels))[1]
+    mixed = replace(cached, source=whole.source, windows=WINDOWS)
+    source, edited = editor._encode(mixed, torch.Generator().manual_seed(0), noisy_source=True)
+    assert [tuple(pixels.shape) for pixels in seen] == [(4, 3, 5, 64, 96)]
+    assert torch.equal(edited, cached.edited_latents)  # type: ignore[arg-type]
+    assert source.shape == edited.shape and not torch.allclose(source, cached.source_latents, atol=1e-2)  # type: ignore[arg-type]
+    plain, _ = editor._encode(mixed, torch.Generator().manual_seed(0), noisy_source=False)
+    assert plain is cached.source_latents and len(seen) == 1
+
+
+def test_operations_are_those_of_what_is_encoded(make_editor: Make, whole: EditBatch) -> None:
+    editor = make_editor()
+    cached = cache(editor, whole)
+    none = editor.flops_per_sample(cached)
+    one = make_editor(source_noise=True).flops_per_sample(replace(cached, source=whole.source, windows=WINDOWS))
+    both = editor.flops_per_sample(whole)
+    assert one - none == both - one > 0
+
+
+def test_lpips_looks_at_the_window(make_editor: Make, whole: EditBatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    editor = make_editor(lpips_weight=1.0, perceptual=SQUEEZE)
+    seen: list[Tensor] = []
+
+    def look(_: object, __: object, clean: Tensor, target: Tensor, *___: object) -> Tensor:
+        seen.append(target)
+        return clean.flatten(1).mean(1)
+
+    monkeypatch.setattr("insvie_lightning.editors.insvie.chunk_lpips", look)
+    editor.training_step(whole, 0)
+    assert torch.equal(seen[0], to_device_pixels(cut_windows(whole.edited, WINDOWS, 8)))  # type: ignore[arg-type]
+    assert seen[0].shape == (4, 5, 3, 32, 48)

@@ -1,0 +1,58 @@
+"""Hoisted parts against the network as it is."""
+
+import pytest
+import torch
+from diffusers import CogVideoXTransformer3DModel
+from torch import Tensor, nn
+
+from insvie_lightning.nets.hoisting import hoisted
+
+STEPS = torch.tensor([999, 666, 333])
+
+
+@pytest.fixture
+def transformer() -> CogVideoXTransformer3DModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return CogVideoXTransformer3DModel(
+            num_attention_heads=2, attention_head_dim=16, num_layers=2, time_embed_dim=32, text_embed_dim=24,
+            sample_width=12, sample_height=8, sample_frames=9, max_text_seq_length=7,
+        ).eval()  # fmt: skip
+
+
+def predict(transformer: CogVideoXTransformer3DModel, prompts: Tensor, timestep: Tensor) -> Tensor:
+    noisy = torch.randn(2, 3, 16, 8, 12, generator=torch.Generator().manual_seed(1))
+    return transformer(noisy, prompts, timestep.expand(2), return_dict=False)[0]
+
+
+def calls(layer: nn.Module) -> list[int]:
+    seen: list[int] = []
+    layer.register_forward_hook(lambda *_: seen.append(1))
+    return seen
+
+
+@torch.no_grad()
+def test_every_step_is_that_of_the_plain_network(transformer: CogVideoXTransformer3DModel) -> None:
+    prompts = [torch.randn(2, 7, 24, generator=torch.Generator().manual_seed(n)) for n in range(2)]
+    plain = [predict(transformer, text, step) for text in prompts for step in STEPS]
+    names = list(transformer.state_dict())
+    modulations, words = calls(transformer.transformer_blocks[0].norm1.linear), calls(transformer.patch_embed.text_proj)
+    found = []
+    with hoisted(transformer, STEPS) as set_step:
+        for text in prompts:
+            for step in STEPS:
+                set_step(step)
+                found.append(predict(transformer, text, step))
+    for one, other in zip(found, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    assert len(modulations) == 1 and len(words) == len(prompts)
+    assert (plain[0] - plain[1]).abs().max() > 1e-3 and (plain[0] - plain[3]).abs().max() > 1e-3
+    assert list(transformer.state_dict()) == names
+    assert torch.equal(predict(transformer, prompts[0], STEPS[0]), plain[0])
+
+
+def test_an_error_leaves_the_network_as_it_was(transformer: CogVideoXTransformer3DModel) -> None:
+    names = list(transformer.state_dict())
+    with pytest.raises(RuntimeError, match="within"), hoisted(transformer, STEPS):
+        raise RuntimeError("within")
+    assert list(transformer.state_dict()) == names
