@@ -16,6 +16,7 @@ FLOORS = {
         "decode",
         "diffusion",
         "edit_list",
+        "fsdp",
         "judges",
         "nets",
         "plugins",

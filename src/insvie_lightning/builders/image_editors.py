@@ -11,10 +11,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from insvie_lightning.errors import InputError, first_line
 from insvie_lightning.nets.hub import model_folder
+from insvie_lightning.nets.sharing import place
 
 
 class ImageEditor(Protocol):
@@ -248,4 +249,7 @@ def _folder(model: str) -> Path:
 def _place(pipeline: Any, device: torch.device) -> None:
     pipeline.set_progress_bar_config(disable=True)
     pipeline.vae.enable_slicing()
+    for name, network in pipeline.components.items():
+        if name != "vae" and isinstance(network, nn.Module):  # the autoencoder is small, and not run by calling it
+            place(network, device)
     pipeline.to(device)

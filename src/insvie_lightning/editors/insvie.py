@@ -37,11 +37,13 @@ from insvie_lightning.editors.options import EditOptions
 from insvie_lightning.errors import InputError
 from insvie_lightning.nets.latents import decode_latents, encode_pixels, encode_prompts, to_device_pixels
 from insvie_lightning.nets.perceptual import PerceptualLoss, build_lpips, chunk_lpips
+from insvie_lightning.nets.sharing import Sharing
 from insvie_lightning.nets.source_concat import add_lora, concat_source, looks_at_source, widen_patch_embedding
 from insvie_lightning.weights.components import load_components
 from insvie_lightning.weights.deliverable import (
     Deliverable,
     check_settings,
+    gathered,
     load_deliverable,
     load_trainable,
     trainable_weights,
@@ -128,6 +130,7 @@ class InsViE(LightningModule):
         self.ema_updates = 0
         self.cells_seen = [0] * len(CELLS)
         self._stage_index = 0
+        self._sharing: Sharing | None = None
 
     # ---------------------------------------------------------------- building
 
@@ -155,6 +158,10 @@ class InsViE(LightningModule):
             own = {name: getattr(self, name) for name in names}
             check_settings(deliverable.settings, own, self.base, self.start_from)
             self._continue_from(deliverable, str(self.start_from))
+        self._sharing = Sharing.of(self.trainer) if self._trainer is not None else None
+        if self._sharing is not None:
+            for network in (self.transformer, self.text_encoder):
+                self._sharing.share(network)
 
     def _continue_from(self, deliverable: Deliverable, origin: str) -> None:
         load_trainable(self.transformer, deliverable.raw, origin)
@@ -198,7 +205,7 @@ class InsViE(LightningModule):
         return editor.eval()
 
     def deliverable(self) -> Deliverable:
-        """The trained weights and what is needed to build the editor around them."""
+        """The trained weights and what is needed to build the editor around them; called by all processes."""
         settings = {
             "editor": type(self).__name__,
             "base": str(Path(self.base).resolve()) if "/" in self.base and Path(self.base).is_dir() else self.base,
@@ -210,7 +217,8 @@ class InsViE(LightningModule):
             "sampler": self.sampler,
             "seed": self.seed,
         }
-        return Deliverable(settings, trainable_weights(self.transformer), self.ema, self.ema_updates)
+        ema = None if self.ema is None else gathered(self.ema)
+        return Deliverable(settings, gathered(trainable_weights(self.transformer)), ema, self.ema_updates)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the frozen networks out of resume checkpoints, and the number of the stage in them."""
@@ -341,11 +349,26 @@ class InsViE(LightningModule):
 
     def test_step(self, batch: EditBatch, batch_idx: int) -> EditedVideos:  # type: ignore[override]
         """Edited videos for the callbacks; any length and size."""
-        return Editor(self).edit_batch(batch)
+        if self._sharing is None:
+            return Editor(self).edit_batch(batch)
+        self._sharing.take_turns()  # long videos are edited in more windows than short ones
+        edited = Editor(self).edit_batch(batch)
+        self._sharing.leave()
+        return edited
+
+    def on_predict_start(self) -> None:
+        """Ranks predict unevenly many videos."""
+        if self._sharing is not None:
+            self._sharing.take_turns()
 
     def predict_step(self, batch: EditBatch, batch_idx: int) -> EditedVideos:
         """Edited videos, of any length and size."""
         return Editor(self).edit_batch(batch)
+
+    def on_predict_epoch_end(self) -> None:
+        """Where ranks share the weights, all end together."""
+        if self._sharing is not None:
+            self._sharing.leave()
 
     @torch.no_grad()
     def edit_batch(self, batch: EditBatch, keep_source: bool = True) -> Tensor:
