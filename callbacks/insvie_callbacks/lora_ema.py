@@ -39,8 +39,13 @@ class LoraEMA(Callback):
         pl_module.ema = {name: placed_as(start[name], own[name]).to(own[name].dtype).clone() for name in own}
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Count from the step that training resumes at; it is restored only after `on_fit_start`."""
+        """Count from the step that training resumes at; it is restored only after `on_fit_start`.
+
+        So is the average, where ranks share the weights.
+        """
         self._last_step = trainer.global_step
+        if self._restored is not None:
+            self.on_fit_start(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Update once for every optimizer step."""

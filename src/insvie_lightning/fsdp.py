@@ -83,6 +83,8 @@ class FullySharded(ModelParallelStrategy):
         options = StateDictOptions(ignore_frozen_params=True, strict=False)
         model, optimizer = get_state_dict(self.model, self.optimizers, options=options)
         state = {"state_dict": model, "optimizer_0": optimizer} if self.optimizers else {"state_dict": model}
-        sharded.load(state, checkpoint_id=path)
+        assert self.lightning_module is not None
+        planner = sharded.DefaultLoadPlanner(allow_partial_load=not self.lightning_module.strict_loading)
+        sharded.load(state, checkpoint_id=path, planner=planner)
         set_state_dict(self.model, self.optimizers, model_state_dict=model, optim_state_dict=optimizer, options=options)
         return torch.load(path / "meta.pt", weights_only=True)

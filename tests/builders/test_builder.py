@@ -435,7 +435,7 @@ def test_two_ranks_make_what_one_makes(straight: Path, tmp_path: Path) -> None:
 def test_ranks_that_share_weights_make_what_one_makes_though_their_work_is_uneven(
     on_ranks: Callable[..., list[Any]], tmp_path: Path
 ) -> None:
-    # Units of 4, 4 and 1 drafts on two ranks, in batches of 3: one draft cannot be read, and of one nothing can be made.
+    # Units of 4, 4 and 1 drafts in batches of 3; one draft cannot be read, and of one nothing can be made.
     inputs = Noise(9, bad=[6])
     predict(Shared(tmp_path / "one/shards", faulty="clip0001", seconds=0.02), inputs)
 

@@ -42,8 +42,9 @@ class Builder(LightningModule, ABC, Generic[Sample]):
 
     A step says what it makes of drafts in `make`; what becomes of that is said here. The input is cut into units of
     `shard_size`, and unit n becomes shard n of the output. Any number of processes, ranks and jobs may work on one
-    folder; ranks may share the weights of its networks. A step that was stopped at any moment is started again in the same way: finished shards stay, units in
-    progress are made anew, and the data set ends as if nothing had happened.
+    folder, and the ranks of a job may share the weights of its networks (`-c fsdp`). A step that was stopped at any
+    moment is started again in the same way: finished shards stay, units in progress are made anew, and the data set
+    ends as if nothing had happened.
 
     A bad input (an `InputError` of the data module or of `make`) is rejected with its reason; any other error stops
     the job, and so does a subclass of `InputError`, which says that all inputs fare alike.

@@ -52,7 +52,7 @@ class Sharing:
 
     def __init__(self, mesh: DeviceMesh) -> None:
         self.mesh = mesh
-        self._ranks = dist.new_group(mesh.mesh.flatten().tolist(), backend="gloo")
+        self._ranks: Any = dist.new_group(mesh.mesh.flatten().tolist(), backend="gloo")
         self._units: list[Any] = []
         self._gathered: set[int] = set()
         self._uneven = False
@@ -88,10 +88,11 @@ class Sharing:
         if isinstance(net, FSDPModule):
             return net
         blocks = list(_blocks(net))
+        unit: nn.Module
         for unit in (*blocks, net):
             fully_shard(unit, mesh=self.mesh, reshard_after_forward=True)
         # Usually done by the first forward, which a rank that only takes part may never run; nothing public does it.
-        net._get_fsdp_state()._lazy_init()  # type: ignore[operator, union-attr]
+        net._get_fsdp_state()._lazy_init()  # type: ignore[operator]
         for unit in (net, *reversed(blocks)):
             number = len(self._units)
             self._units.append(unit)
