@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import socket
 import sys
@@ -18,7 +19,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from insvie_lightning.errors import InputError
 
 TICKS = 4
-"""So many times in `stall_seconds` each process tells where it is and looks at the others."""
+"""So many times in `stall_seconds` each process looks at the others."""
+PAGE_BYTES = 4096
+MOST_KEYS = 16
+"""Keys of a batch that a page has room for."""
 
 
 class _Seen(NamedTuple):
@@ -32,11 +36,11 @@ class _Seen(NamedTuple):
 class Heartbeat(Callback):
     """Name the process that stands still, and the samples it is at, while the others wait for it.
 
-    Every process tells in a file of its own, `heartbeat/rank0.json` of the run folder, which batch it is at; a thread
-    writes it and reads those of the others, so nothing is added to a step and nothing is asked of a process that hangs.
-    The folder is on storage that all processes see. When a process has not moved for `stall_seconds`, all that still
-    run say so once on stderr: rank, host, batch, keys, and the line of code it is at. Of several that stand still those
-    are named that do not even tell any more, or else those that are behind the others, for which the others wait.
+    Every process tells in a page of its own, `heartbeat/rank0.json` of the run folder, which batch it is at; a thread
+    looks at those of the others. Nothing is asked of a process that hangs, and a step only writes to memory: the page
+    is mapped, on storage that all processes see. When a process has not moved for `stall_seconds`, all that still run
+    say so once on stderr: rank, host, batch, keys, and the line of code it is at. Of several that stand still those are
+    named that do not even tell any more, or else those that are behind and do not wait for others themselves.
 
     When an exception ends a process, as when a worker that reads data dies, it is said at which rank and batch.
 
@@ -53,7 +57,8 @@ class Heartbeat(Callback):
                 "second not below the first, or null"
             )
         self.stall_seconds, self.stop_seconds = stall_seconds, stop_seconds
-        self._doing, self._keys, self._beats = "starting", ("",)[:0], 0
+        self._told: dict[str, Any] = {}
+        self._page: mmap.mmap | None = None
         self._done = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -62,9 +67,13 @@ class Heartbeat(Callback):
         run = trainer.strategy.broadcast(uuid.uuid4().hex)  # files of an earlier run are nobody's
         folder = Path(trainer.default_root_dir) / "heartbeat"
         folder.mkdir(parents=True, exist_ok=True)
-        self._doing, self._keys, self._beats = "starting", (), 0
+        with (folder / f"rank{trainer.global_rank}.json").open("w+b") as file:
+            file.truncate(PAGE_BYTES)
+            self._page = mmap.mmap(file.fileno(), PAGE_BYTES)
+        about = {"rank": trainer.global_rank, "run": run, "host": socket.gethostname(), "pid": os.getpid()}
+        self._told = {**about, "tick": 0, "beats": 0, "doing": "starting", "at": "", "waits": False, "keys": []}
         self._done = threading.Event()
-        watched = (folder, trainer.global_rank, run, threading.get_ident(), self._done)
+        watched = (folder, trainer.global_rank, threading.get_ident(), self._done)
         self._thread = threading.Thread(target=self._watch, args=watched, name="heartbeat", daemon=True)
         self._thread.start()
 
@@ -73,7 +82,7 @@ class Heartbeat(Callback):
         self._done.set()
         if self._thread is not None:
             self._thread.join()
-            self._thread = None
+        self._thread = self._page = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Note the batch."""
@@ -101,53 +110,49 @@ class Heartbeat(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Note that it is done."""
-        self._beats += 1
+        self._tell(beats=self._told["beats"] + 1)
 
     def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
         """Note that it is done."""
-        self._beats += 1
+        self._tell(beats=self._told["beats"] + 1)
 
     def on_test_batch_end(self, *_: Any, **__: Any) -> None:
         """Note that it is done."""
-        self._beats += 1
+        self._tell(beats=self._told["beats"] + 1)
 
     def on_predict_batch_end(self, *_: Any, **__: Any) -> None:
         """Note that it is done."""
-        self._beats += 1
+        self._tell(beats=self._told["beats"] + 1)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say where this process was."""
         self._done.set()
         cause = f"{type(exception).__name__}: {exception}".splitlines()[0]
-        _say(f"rank {trainer.global_rank} on {socket.gethostname()} stops {_place(self._told())}: {cause}")
+        _say(f"rank {trainer.global_rank} on {socket.gethostname()} stops {_place(self._told)}: {cause}")
 
     def _note(self, stage: str, batch: Any, batch_idx: int) -> None:
-        self._beats += 1
-        self._doing = f"{stage} batch {batch_idx}"
-        self._keys = _keys(batch)
+        self._tell(beats=self._told["beats"] + 1, doing=f"{stage} batch {batch_idx}", keys=_keys(batch))
 
-    def _told(self) -> dict[str, Any]:
-        return {"doing": self._doing, "keys": list(self._keys), "beats": self._beats}
+    def _tell(self, **news: Any) -> None:
+        self._told |= news
+        if self._page is not None:
+            self._page[:] = json.dumps(self._told).encode().ljust(PAGE_BYTES)
 
-    def _watch(self, folder: Path, rank: int, run: str, main: int, done: threading.Event) -> None:
+    def _watch(self, folder: Path, rank: int, main: int, done: threading.Event) -> None:
         seen: dict[int, _Seen] = {}
-        named: tuple[int, ...] = ()
-        tick = 0
+        named: list[int] = []
         while not done.wait(self.stall_seconds / TICKS):
-            tick += 1
-            about = {"rank": rank, "run": run, "host": socket.gethostname(), "pid": os.getpid(), "tick": tick}
-            _write(folder / f"rank{rank}.json", {**about, **self._told(), "at": _line(main)})
+            at, waits = _line(main)
+            self._tell(tick=self._told["tick"] + 1, at=at, waits=waits)
+            assert self._page is not None
+            self._page.flush()
             now = time.monotonic()
-            for told in _read(folder, run):
-                before = seen.get(told["rank"])
-                moved = before is None or told["beats"] != before.told["beats"]
-                alive = before is None or told["tick"] != before.told["tick"]
-                seen[told["rank"]] = _Seen(
-                    told,
-                    now if moved or before is None else before.moved_at,
-                    now if alive or before is None else before.alive_at,
-                )
-            still = tuple(sorted(_behind(seen, now, self.stall_seconds)))
+            for told in _read(folder, self._told["run"]):
+                before = seen.get(told["rank"], _Seen({"beats": None, "tick": None}, now, now))
+                moved_at = before.moved_at if told["beats"] == before.told["beats"] else now
+                alive_at = before.alive_at if told["tick"] == before.told["tick"] else now
+                seen[told["rank"]] = _Seen(told, moved_at, alive_at)
+            still = _behind(seen, now, self.stall_seconds)
             if still and still != named:
                 _say("; ".join(_sentence(seen[other], now) for other in still))
             named = still
@@ -158,13 +163,12 @@ class Heartbeat(Callback):
 
 
 def _behind(seen: dict[int, _Seen], now: float, seconds: float) -> list[int]:
-    """The ranks to name: of those that stand still the silent ones, else those that are behind."""
-    still = [rank for rank, each in seen.items() if now - each.moved_at >= seconds]
+    """The ranks to name: of those that stand still the silent ones, else those that the others wait for."""
+    still = sorted(rank for rank, each in seen.items() if now - each.moved_at >= seconds)
     silent = [rank for rank in still if now - seen[rank].alive_at >= seconds]
-    if silent or not still:
-        return silent
-    least = min(each.told["beats"] for each in seen.values())
-    return [rank for rank in still if seen[rank].told["beats"] == least]
+    working = [rank for rank, each in seen.items() if not each.told["waits"]] or list(seen)
+    least = min((seen[rank].told["beats"] for rank in working), default=0)
+    return silent or [rank for rank in still if rank in working and seen[rank].told["beats"] == least]
 
 
 def _sentence(seen: _Seen, now: float) -> str:
@@ -180,38 +184,30 @@ def _place(told: dict[str, Any]) -> str:
     return f"at {told['doing']}{of}"
 
 
-def _keys(batch: Any) -> tuple[str, ...]:
-    """Keys of an `EditBatch`, or of a builder's batch."""
+def _keys(batch: Any) -> list[str]:
+    """Keys of an `EditBatch`, or of a builder's batch; as many as there is room for."""
     if hasattr(batch, "inputs"):
-        return tuple(input.sample.key for input in batch.inputs)
+        return [input.sample.key for input in batch.inputs][:MOST_KEYS]
     keys = getattr(batch, "keys", ())
-    return tuple(keys) if isinstance(keys, tuple | list) else ()
+    return [key[:100] for key in keys[:MOST_KEYS]] if isinstance(keys, tuple | list) else []
 
 
-def _line(thread: int) -> str:
-    """The line of code that a thread is at."""
+def _line(thread: int) -> tuple[str, bool]:
+    """The line of code that a thread is at, and whether it waits for other processes there."""
     frame = sys._current_frames().get(thread)
     if frame is None:
-        return "nowhere"
+        return "nowhere", False
     last = traceback.extract_stack(frame, limit=1)[-1]
-    return f"{'/'.join(Path(last.filename).parts[-2:])}:{last.lineno} in {last.name}"
-
-
-def _write(path: Path, told: dict[str, Any]) -> None:
-    part = path.with_suffix(".part")
-    try:
-        part.write_text(json.dumps(told), encoding="utf-8")
-        os.replace(part, path)
-    except OSError:  # a full disk or slow storage is others' to tell; the run goes on
-        return
+    parts = Path(last.filename).parts
+    return f"{'/'.join(parts[-2:])}:{last.lineno} in {last.name}", "distributed" in parts
 
 
 def _read(folder: Path, run: str) -> list[dict[str, Any]]:
     found = []
     for path in folder.glob("rank*.json"):
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            told = json.loads(path.read_bytes())
+        except (OSError, ValueError):  # it is being written just now
             continue
         if isinstance(told, dict) and told.get("run") == run:
             found.append(told)
