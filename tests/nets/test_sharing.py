@@ -40,12 +40,15 @@ def inactive() -> Iterator[None]:
     activate(None)
 
 
-def share(*nets: nn.Module) -> Sharing:
+def share(net: nn.Module, *others: nn.Module) -> Sharing:
+    """All of one net, and the blocks of others."""
     dist.init_process_group("gloo")
     shared = Sharing(init_device_mesh("cpu", (dist.get_world_size(),)))
+    assert shared.share(net) is net
     activate(shared)
-    for net in nets:
-        assert place(net, "cpu") is net and place(net, "cpu") is net
+    for other in others:
+        assert place(other, "cpu") is other and place(other, "cpu") is other
+        assert not isinstance(other.head.weight, DTensor) and isinstance(other.blocks[0][0].weight, DTensor)  # type: ignore
     return shared
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from insvie_lightning.errors import InputError, first_line
 from insvie_lightning.nets.hub import model_folder
@@ -249,7 +249,5 @@ def _folder(model: str) -> Path:
 def _place(pipeline: Any, device: torch.device) -> None:
     pipeline.set_progress_bar_config(disable=True)
     pipeline.vae.enable_slicing()
-    for name, network in pipeline.components.items():
-        if name != "vae" and isinstance(network, nn.Module):  # the autoencoder is small, and not run by calling it
-            place(network, device)
+    place(pipeline.unet, device)  # the other parts are small
     pipeline.to(device)

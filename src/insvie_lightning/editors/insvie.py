@@ -5,8 +5,10 @@ value is whose, the recipes in `configs/` which one is used.
 """
 
 import copy
+import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -78,6 +80,8 @@ class InsViE(LightningModule):
         edit_options: How videos are brought to the network and back under test and predict, and by `edit` unless told
             otherwise. The paper tests with `resize: stretch`, the released script cuts with `frame_rule: release,
             resize: cover`.
+        max_validation_seconds: Of the edits of one validation, on each process; samples beyond are missing, so that a
+            slow process does not hold up the others for long. Their loss is taken all the same.
         use_ema: Edit and test with the averaged weights of `start_from` when there are any.
         gradient_checkpointing: Recompute activations; saves memory, costs a third more compute.
         seed: Of every draw of training and sampling; independent of workers.
@@ -105,6 +109,7 @@ class InsViE(LightningModule):
         num_inference_steps: int = 50,
         sampler: Sampler = "dpm",
         edit_options: EditOptions = EditOptions(),  # noqa: B008 (frozen)
+        max_validation_seconds: float | None = None,
         use_ema: bool = True,
         gradient_checkpointing: bool = False,
         seed: int = 0,
@@ -121,7 +126,7 @@ class InsViE(LightningModule):
         self.lpips_weights = [lpips_weight] if isinstance(lpips_weight, int | float) else list(lpips_weight)
         self.perceptual = perceptual
         self.guidance, self.num_inference_steps, self.sampler = guidance, num_inference_steps, sampler
-        self.edit_options = edit_options
+        self.edit_options, self.max_validation_seconds = edit_options, max_validation_seconds
         self.use_ema, self.gradient_checkpointing, self.seed = use_ema, gradient_checkpointing, seed
         self.strict_loading = False  # checkpoints hold the trained weights only
         self.base_dtype = torch.float32  # half precision is for editing only
@@ -131,6 +136,7 @@ class InsViE(LightningModule):
         self.cells_seen = [0] * len(CELLS)
         self._stage_index = 0
         self._sharing: Sharing | None = None
+        self._editing_seconds = 0.0
 
     # ---------------------------------------------------------------- building
 
@@ -345,16 +351,23 @@ class InsViE(LightningModule):
         """Loss at fixed draws, and edited videos for the callbacks."""
         generator = self._generator(Position("validation", 0, batch_idx))
         self.log("val_loss", self._loss(batch, generator, training=False), prog_bar=True, batch_size=len(batch))
-        return EditedVideos(self.edit_batch(batch))
+        start = time.perf_counter()
+        with self._uneven():
+            if self.max_validation_seconds is not None and self._editing_seconds >= self.max_validation_seconds:
+                nothing = torch.empty(len(batch), 0) if batch.source is None else batch.source
+                return EditedVideos(nothing, missing=frozenset(batch.keys))
+            edited = self.edit_batch(batch)
+            self._editing_seconds += time.perf_counter() - start
+        return EditedVideos(edited)
+
+    def on_validation_epoch_start(self) -> None:
+        """Each validation has its own time."""
+        self._editing_seconds = 0.0
 
     def test_step(self, batch: EditBatch, batch_idx: int) -> EditedVideos:  # type: ignore[override]
         """Edited videos for the callbacks; any length and size."""
-        if self._sharing is None:
+        with self._uneven():  # long videos are edited in more windows than short ones
             return Editor(self).edit_batch(batch)
-        self._sharing.take_turns()  # long videos are edited in more windows than short ones
-        edited = Editor(self).edit_batch(batch)
-        self._sharing.leave()
-        return edited
 
     def on_predict_start(self) -> None:
         """Ranks predict unevenly many videos."""
@@ -418,6 +431,15 @@ class InsViE(LightningModule):
     @property
     def _world_size(self) -> int:
         return self.trainer.world_size if self._trainer is not None else 1
+
+    @contextmanager
+    def _uneven(self) -> Iterator[None]:
+        """What ranks that share the weights may run differently often; all come by here."""
+        if self._sharing is not None:
+            self._sharing.take_turns()
+        yield  # an exception ends the process, and the others hear of it
+        if self._sharing is not None:
+            self._sharing.leave()
 
     def _embed(self, prompts: tuple[str, ...]) -> Tensor:
         length = self.transformer.config.max_text_seq_length

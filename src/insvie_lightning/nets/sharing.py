@@ -29,12 +29,12 @@ _active: Sharing | None = None
 
 
 def place(net: Net, device: torch.device | str) -> Net:
-    """Put a frozen network on a device; where ranks share weights, only this rank's share of it, and only once.
+    """Put a network on a device; where ranks share weights, only this rank's share of its repeated blocks, and once.
 
-    Under sharing, the network has to be on the CPU before, and to run by being called: `encode` or `decode` of an
-    autoencoder are not shared.
+    What is no block stays whole on every rank, since libraries run such parts on their own: an embedding, an image
+    encoder's first layer. Under sharing, the network has to be on the CPU before.
     """
-    return net.to(device) if _active is None else _active.share(net)
+    return net.to(device) if _active is None else _active.share(net, rest=False).to(device)
 
 
 def activate(sharing: Sharing | None) -> None:
@@ -80,27 +80,29 @@ class Sharing:
         """Let every rank run networks as often as it likes from now on, until the ranks `leave`; all call it."""
         self._uneven = True
 
-    def share(self, net: Net) -> Net:
-        """Shard the blocks of a network and what is left of it, in place; it ends on the device of the mesh.
+    def share(self, net: Net, rest: bool = True) -> Net:
+        """Shard a network in place, onto the device of the mesh; all ranks share the same ones in the same order.
 
-        All ranks share the same networks in the same order.
+        Args:
+            net: On any device.
+            rest: Shard what is no block, too; the network has to run by being called then.
         """
-        if isinstance(net, FSDPModule):
+        if any(isinstance(module, FSDPModule) for module in net.modules()):
             return net
-        blocks = list(_blocks(net))
-        unit: nn.Module
-        for unit in (*blocks, net):
+        blocks: list[nn.Module] = list(_blocks(net))
+        units = [*blocks, net] if rest else blocks
+        for unit in units:
             fully_shard(unit, mesh=self.mesh, reshard_after_forward=True)
-        # Usually done by the first forward, which a rank that only takes part may never run; nothing public does it.
-        net._get_fsdp_state()._lazy_init()  # type: ignore[operator]
-        for unit in (net, *reversed(blocks)):
+        for unit in reversed(units):
+            # Usually done by the first forward, which a rank that only takes part may never run; nothing public does.
+            unit._get_fsdp_state()._lazy_init()  # type: ignore[operator]
             number = len(self._units)
             self._units.append(unit)
-            # Before FSDP's own hook, which finds the unit gathered.
+            # Before FSDP's own hook, which finds the unit gathered; and the lock around both.
             unit.register_forward_pre_hook(lambda *_, number=number: self._gather(number), prepend=True)
             unit.register_forward_hook(lambda *_, number=number: self._gathered.discard(number), always_call=True)
-        net.register_forward_pre_hook(self._begin, prepend=True)
-        net.register_forward_hook(self._end, always_call=True)
+            unit.register_forward_pre_hook(self._begin, prepend=True)
+            unit.register_forward_hook(self._end, always_call=True)
         return net
 
     def leave(self) -> None:
