@@ -2,7 +2,12 @@
 
 import importlib.util
 import json
+import multiprocessing
 import os
+import socket
+import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +25,53 @@ def shared() -> Path:
             pytest.fail(f"INSVIE_SHARED={named} is not a folder")
         pytest.skip("no shared folder of golden files; set INSVIE_SHARED to run this test")
     return folder
+
+
+@pytest.fixture
+def on_ranks(tmp_path: Path) -> Callable[..., list[Any]]:
+    """Call `work(rank)` in forked processes that Lightning takes for its ranks; their results, in order.
+
+    A rank that fails fails the test with its traceback; one that hangs is ended after `seconds`.
+    """
+
+    def run(work: Callable[[int], Any], ranks: int = 2, seconds: float = 30.0) -> list[Any]:
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+
+        def rank_main(rank: int) -> None:
+            address = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+            os.environ.update({**address, "RANK": str(rank), "LOCAL_RANK": str(rank), "NODE_RANK": "0"})
+            torch.set_num_threads(1)
+            try:
+                made = {"made": work(rank)}
+            except BaseException:
+                made = {"failed": traceback.format_exc()}
+            torch.save(made, tmp_path / f".rank{rank}.pt")
+            os._exit(0 if "made" in made else 1)
+
+        context = multiprocessing.get_context("fork")
+        processes = [context.Process(target=rank_main, args=(rank,)) for rank in range(ranks)]
+        for process in processes:
+            process.start()
+        end = time.monotonic() + seconds
+        for process in processes:
+            process.join(max(end - time.monotonic(), 0))
+        hung = [rank for rank, process in enumerate(processes) if process.is_alive()]
+        for process in processes:
+            process.kill()
+            process.join()
+        results = {
+            rank: torch.load(file, weights_only=False)
+            for rank in range(ranks)
+            if (file := tmp_path / f".rank{rank}.pt").exists()
+        }
+        for result in results.values():
+            assert "failed" not in result, result["failed"]
+        assert not hung, f"ranks {hung} hang after {seconds:g} s"
+        return [results[rank]["made"] for rank in range(ranks)]
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ FLOORS = {
         "decode",
         "diffusion",
         "edit_list",
+        "fsdp",
         "judges",
         "nets",
         "plugins",

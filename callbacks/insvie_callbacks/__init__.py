@@ -5,6 +5,7 @@ from insvie_callbacks.clip import ClipFrame, ClipTemporal, ClipText, PickScore
 from insvie_callbacks.dover import Dover
 from insvie_callbacks.edit_samples import EditSamples
 from insvie_callbacks.epe import EPE
+from insvie_callbacks.heartbeat import Heartbeat
 from insvie_callbacks.judge import Judge
 from insvie_callbacks.lora_ema import LoraEMA
 from insvie_callbacks.pixels import Pixels
@@ -12,6 +13,7 @@ from insvie_callbacks.run_checkpoint import RunCheckpoint
 from insvie_callbacks.run_log import RunLog
 from insvie_callbacks.save_editor import SaveEditor
 from insvie_callbacks.score_table import ScoreTable
+from insvie_callbacks.skip_bad_steps import SkipBadSteps
 from insvie_callbacks.summary import Summary
 from insvie_callbacks.throughput import Throughput
 from insvie_callbacks.toy_scores import ToyScores
@@ -27,6 +29,7 @@ __all__ = [
     "ClipText",
     "Dover",
     "EditSamples",
+    "Heartbeat",
     "Judge",
     "LoraEMA",
     "PickScore",
@@ -36,6 +39,7 @@ __all__ = [
     "RunLog",
     "SaveEditor",
     "ScoreTable",
+    "SkipBadSteps",
     "Summary",
     "Throughput",
     "ToyScores",

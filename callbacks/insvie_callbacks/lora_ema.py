@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from lightning import Callback, Trainer
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
-from insvie_lightning.weights.deliverable import load_trainable, trainable_weights
+from insvie_lightning.weights.deliverable import gathered, load_trainable, placed_as, trainable_weights
 
 
 class LoraEMA(Callback):
@@ -35,11 +36,16 @@ class LoraEMA(Callback):
             self._restored = None
         elif pl_module.ema is not None:
             start = pl_module.ema
-        pl_module.ema = {name: start[name].to(own[name]).clone() for name in own}
+        pl_module.ema = {name: placed_as(start[name], own[name]).to(own[name].dtype).clone() for name in own}
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Count from the step that training resumes at; it is restored only after `on_fit_start`."""
+        """Count from the step that training resumes at; it is restored only after `on_fit_start`.
+
+        So is the average, where ranks share the weights.
+        """
         self._last_step = trainer.global_step
+        if self._restored is not None:
+            self.on_fit_start(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Update once for every optimizer step."""
@@ -69,10 +75,12 @@ class LoraEMA(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Store the average in the resume checkpoint, and the raw weights even while a validation runs."""
         if self._backup is not None:
-            weights = checkpoint["state_dict"]
+            weights, whole = checkpoint["state_dict"], gathered(self._backup)
             for name, value in weights.items():
-                weights[name] = self._backup.get(name.removeprefix("transformer.").replace(".default.", "."), value)
-        checkpoint["lora_ema"] = {"ema": pl_module.ema, "updates": pl_module.ema_updates}
+                short = name.removeprefix("transformer.").replace(".default.", ".")
+                backup = self._backup if isinstance(value, DTensor) else whole
+                weights[name] = backup.get(short, value)
+        checkpoint["lora_ema"] = {"ema": gathered(pl_module.ema), "updates": pl_module.ema_updates}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Keep the stored average until the fit starts."""

@@ -28,6 +28,6 @@ class SaveEditor(Callback):
         self._save(trainer, pl_module)
 
     def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        made = pl_module.deliverable()  # type: ignore[operator]  # by all processes, which may share the weights
         if trainer.is_global_zero:
-            folder = self.folder or Path(trainer.default_root_dir) / "weights"
-            save_deliverable(pl_module.deliverable(), folder)  # type: ignore[operator]
+            save_deliverable(made, self.folder or Path(trainer.default_root_dir) / "weights")

@@ -21,12 +21,16 @@ import pytest
 import torch
 from lightning import Trainer
 from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
+from torch.distributed.tensor import DTensor
 
 from insvie_data_modules.drafts import Drafts
 from insvie_lightning.batch import Clip, Draft, Rejected, Triplet
 from insvie_lightning.builders.builder import Builder, Built
 from insvie_lightning.builders.units import Input
 from insvie_lightning.errors import InputError
+from insvie_lightning.fsdp import FullySharded
+from insvie_lightning.nets.sharing import place
 from insvie_lightning.shards.drafts import decode_sample
 from insvie_lightning.shards.ledger import CLAIMS
 from insvie_lightning.shards.manifest import open_manifest
@@ -93,16 +97,35 @@ class Invert(Builder[Draft]):
         return replace(draft, edited_caption="inverted").triplet(draft.source, edited)
 
 
-class InStep(Invert):
-    """Meets the other ranks in every call of `make`, as sharded weights do."""
+class Net(nn.Module):
+    """Two blocks."""
 
-    lockstep = True
-    step = "Invert"
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
 
-    def make(self, drafts: Sequence[Draft]) -> list[Built]:
-        met = self.trainer.strategy.reduce(torch.tensor(float(len(drafts))), reduce_op="sum")
-        assert met == len(drafts) * self.trainer.world_size, "ranks do not make equally many"
-        return super().make(drafts)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class Shared(Invert):
+    """Asks a network, whose weights ranks may share, as often as the draft's number says, and adds what it says."""
+
+    step = "Invert"  # type: ignore[assignment]
+
+    def configure_model(self) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.nets = [place(Net(), self.device)]  # a list keeps it out of the tree of modules
+
+    def one(self, draft: Draft) -> Built:
+        answer = torch.ones(1, 4)
+        for _ in range(int(draft.key[-4:]) % 5):
+            answer = self.nets[0](answer)
+        (self.output.parent / f"rank{self.trainer.global_rank}").touch()
+        return super().one(replace(draft, source=Clip(draft.source.frames + np.uint8(answer.sum() > 0.5), 8.0)))
 
 
 def predict(builder: Builder[Any], inputs: Any, batch_size: int = 3, num_workers: int = 0, **options: Any) -> None:
@@ -409,16 +432,26 @@ def test_two_ranks_make_what_one_makes(straight: Path, tmp_path: Path) -> None:
     assert (tmp_path / "rank0").exists() and (tmp_path / "rank1").exists()
 
 
-def test_ranks_in_step_end_together_though_their_work_is_uneven(tmp_path: Path) -> None:
-    # Four units of 4, 4, 4 and 1 drafts in batches of 3: rank 0 has four batches and rank 1 three; a draft that cannot
-    # be used, one that cannot be read, and a whole batch of these, make their calls uneven, too.
-    inputs = Noise(13, bad=[2, 4, 5, 6])
-    predict(Invert(tmp_path / "one", faulty="clip0001"), inputs)
-    predict(InStep(tmp_path / "two", faulty="clip0001"), inputs, **ranks(2))
-    assert hashes(tmp_path / "two") == hashes(tmp_path / "one") and len(hashes(tmp_path / "one")) == 8
-    again = InStep(tmp_path / "two", faulty="clip0001")
-    predict(again, inputs, **ranks(2))
-    assert hashes(tmp_path / "two") == hashes(tmp_path / "one")
+def test_ranks_that_share_weights_make_what_one_makes_though_their_work_is_uneven(
+    on_ranks: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    # Units of 4, 4 and 1 drafts in batches of 3; one draft cannot be read, and of one nothing can be made.
+    inputs = Noise(9, bad=[6])
+    predict(Shared(tmp_path / "one/shards", faulty="clip0001", seconds=0.02), inputs)
+
+    def work(rank: int) -> int:
+        strategy = FullySharded(process_group_backend="gloo")
+        builder = Shared(tmp_path / "two/shards", faulty="clip0001", seconds=0.02)
+        predict(builder, inputs, devices=2, strategy=strategy)
+        assert all(isinstance(weight, DTensor) for weight in builder.nets[0].parameters())
+        predict(Shared(tmp_path / "two/shards", faulty="clip0001"), inputs, devices=2, strategy=FullySharded())
+        return len(builder.calls)
+
+    (tmp_path / "two").mkdir()
+    assert 0 not in on_ranks(work)
+    assert hashes(tmp_path / "two/shards") == hashes(tmp_path / "one/shards")
+    assert len(hashes(tmp_path / "one/shards")) == 6
+    assert (tmp_path / "two/rank0").exists() and (tmp_path / "two/rank1").exists()
 
 
 def test_two_jobs_share_a_folder_and_its_work(straight: Path, tmp_path: Path) -> None:

@@ -7,18 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from lightning.pytorch import Trainer
 from PIL import Image
+from torch.distributed.tensor import DTensor
 
 from insvie_data_modules import Drafts, RawVideos
 from insvie_lightning.batch import Clip, Draft, Rejected
 from insvie_lightning.builders import BuildCaptions, BuildFirstFrames, CosXLEdit, InstructPix2Pix
 from insvie_lightning.builders.first_frames import working_size
+from insvie_lightning.builders.units import Input
 from insvie_lightning.cli import main
 from insvie_lightning.errors import InputError
+from insvie_lightning.fsdp import FullySharded
 from insvie_lightning.judges import Question, VLMJudge
+from insvie_lightning.judges.local import LocalModel
 from insvie_lightning.judges.reply import Reply, Unavailable
 from insvie_lightning.shards.manifest import open_manifest
 from insvie_lightning.shards.verify import verify
@@ -348,3 +353,38 @@ def run(step: Any, data: Any, folder: Path) -> None:
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = Trainer(accelerator="cpu", devices=1, default_root_dir=folder / "run", **quiet)
     trainer.predict(step, data, return_predictions=False)
+
+
+class Stills:
+    """Four pictures with an instruction each."""
+
+    keys = pa.chunked_array([[f"still{n}" for n in range(4)]])
+    reading = {"data": "Stills"}  # noqa: RUF012
+
+    def __getitem__(self, index: int) -> Input:
+        return Input(replace(draft("make it " + "very " * index + "red", 1), key=f"still{index}"))
+
+
+@pytest.mark.proof
+def test_ranks_share_the_weights_of_editor_and_judge(on_ranks, tiny_cosxl, tmp_path):
+    def build(output: Path, **options: Any) -> BuildFirstFrames:
+        editor = CosXLEdit(str(tiny_cosxl), num_inference_steps=1)
+        judge = VLMJudge(LocalModel(str(TINY_VLM), "cpu", 16), reasks=1)
+        step = BuildFirstFrames(output, editor, judge, (3.0, 8.0), (32, 64), max_attempts=2, shard_size=1)
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        trainer = Trainer(accelerator="cpu", default_root_dir=output, **quiet, **options)
+        trainer.predict(step, step.feed(Stills(), batch_size=1), return_predictions=False)
+        return step
+
+    def work(rank: int) -> int:
+        step = build(tmp_path / "two", devices=2, strategy=FullySharded(process_group_backend="gloo"))
+        weights = [*step.editor._pipeline.unet.parameters(), *step.judge.model._loaded[1].parameters()]
+        own = sum((w.to_local() if isinstance(w, DTensor) else w).numel() for w in weights)
+        assert own < 0.7 * sum(w.numel() for w in weights)
+        return step.tally.inputs
+
+    build(tmp_path / "one", devices=1)
+    assert sum(on_ranks(work, seconds=120)) == 4
+    files = sorted(path.name for path in (tmp_path / "one").glob("shard-*"))
+    assert len(files) == 8
+    assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in files)

@@ -36,41 +36,27 @@ class _Inputs:
         return index
 
 
-def loader(count: int, shard_size: int, batch_size: int, unfinished: list[int], rank: int, ranks: int) -> UnitLoader:
-    """A loader of a rank in lockstep, over inputs that are numbers."""
-    left = list(unfinished)
-    strategy = SimpleNamespace(broadcast=lambda value: value)
-    builder: Any = SimpleNamespace(
-        rehearsal=0,
-        lockstep=True,
-        shard_size=shard_size,
-        trainer=SimpleNamespace(global_rank=rank, world_size=ranks, strategy=strategy),
-        ledger=SimpleNamespace(unfinished=lambda: left, claim=lambda unit: unit != 99),
-    )
-    return UnitLoader(builder, _Inputs(count), batch_size, 0)  # type: ignore[arg-type]
+def batches(count: int, shard_size: int, batch_size: int, claimable: list[int]) -> list[tuple[int | None, Any, bool]]:
+    """What a loader over inputs that are numbers gives, when these units can be claimed and the others are finished."""
+    left = list(claimable)
+
+    def claim(unit: int) -> bool:
+        left.remove(unit)
+        return True
+
+    ledger = SimpleNamespace(unfinished=lambda: list(left), claim=claim)
+    builder: Any = SimpleNamespace(rehearsal=0, shard_size=shard_size, ledger=ledger)
+    loader = UnitLoader(builder, _Inputs(count), batch_size, 0)  # type: ignore[arg-type]
+    return [(work.unit, work.inputs, work.last) for work in loader]
 
 
-def batches(*args: Any) -> list[tuple[int | None, tuple[Any, ...], bool]]:
-    return [(work.unit, work.inputs, work.last) for work in loader(*args)]
+def test_batches_lie_within_units() -> None:
+    assert batches(10, 4, 3, [0, 2]) == [(0, (0, 1, 2), False), (0, (3,), True), (2, (8, 9), True)]
+    assert batches(10, 4, 3, []) == []
 
 
-def test_batches_lie_within_units_and_ranks_have_equally_many() -> None:
-    assert batches(10, 4, 3, [0, 1, 2], 0, 2) == [
-        (0, (0, 1, 2), False),
-        (0, (3,), True),
-        (2, (8, 9), True),
-    ]
-    assert batches(10, 4, 3, [0, 1, 2], 1, 2) == [
-        (1, (4, 5, 6), False),
-        (1, (7,), True),
-        (None, (4, 5, 6), False),
-    ]
-    # A rank without any unit runs what another one has; where nothing is left, nobody runs anything.
-    assert batches(10, 4, 3, [2], 1, 2) == [(None, (8, 9), True)]
-    assert batches(10, 4, 3, [], 1, 2) == []
-
-
-def test_a_unit_that_another_job_has_is_run_and_dropped() -> None:
-    found = loader(4, 4, 2, [0], 0, 1)
-    found.builder.ledger.claim = lambda unit: False  # type: ignore[method-assign]
-    assert [(work.unit, work.inputs) for work in found] == [(None, (0, 1)), (None, (2, 3))]
+def test_a_loader_waits_for_units_that_others_have_claimed() -> None:
+    waited: list[float] = []
+    ledger = SimpleNamespace(unfinished=lambda: [] if waited else [0], claim=lambda unit: False)
+    builder: Any = SimpleNamespace(rehearsal=0, shard_size=4, ledger=ledger, wait=waited.append)
+    assert list(UnitLoader(builder, _Inputs(4), 2, 0)) == [] and len(waited) == 1  # type: ignore[arg-type]

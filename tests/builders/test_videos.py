@@ -1,22 +1,27 @@
 """Clips whose first frame was edited: what is taken of the source, what comes out, and what cannot be edited."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from lightning import Trainer
 from PIL import Image
+from torch.distributed.tensor import DTensor
 
 from insvie_data_modules.raw_videos import RawVideos
 from insvie_lightning.batch import Clip, Draft, Triplet
 from insvie_lightning.builders.builder import Builder, Built
 from insvie_lightning.builders.propagation import Propagation, Propagator
+from insvie_lightning.builders.units import Input
 from insvie_lightning.builders.videos import BuildVideos, thin_out
 from insvie_lightning.cli import main
 from insvie_lightning.errors import InputError
+from insvie_lightning.fsdp import FullySharded
 from insvie_lightning.nets.stable_video import StableVideo
 from insvie_lightning.shards.read import iterate_samples
 from insvie_lightning.shards.verify import verify
@@ -146,3 +151,36 @@ def test_the_recipe_goes_on_from_edited_first_frames(stable_video_folder: Path, 
 
 def test_the_network_is_no_part_of_the_module(builder: BuildVideos) -> None:
     assert list(builder.parameters()) == [] and not builder.state_dict()
+
+
+class Hills:
+    """Three sources with an edited first frame."""
+
+    keys = pa.chunked_array([[f"hill{n}" for n in range(3)]])
+    reading = {"data": "Hills"}  # noqa: RUF012
+
+    def __getitem__(self, index: int) -> Input:
+        source = clip(3 + index)
+        return Input(draft(f"hill{index}", source, 255 - source.frames[0]))
+
+
+@pytest.mark.proof
+def test_ranks_share_the_weights_of_stable_video_diffusion(
+    on_ranks: Callable[..., list[Any]], stable_video_folder: Path, tmp_path: Path
+) -> None:
+    def build(output: Path, **options: Any) -> int:
+        step = BuildVideos(output, str(stable_video_folder), QUICK, 3, (32, 48), dtype="float32", shard_size=1)
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        trainer = Trainer(accelerator="cpu", default_root_dir=output, **quiet, **options)
+        trainer.predict(step, step.feed(Hills(), batch_size=1), return_predictions=False)
+        assert step._propagator is not None
+        weights = [*step._propagator.model.pipeline.unet.parameters()]
+        assert step.sharing is None or any(isinstance(weight, DTensor) for weight in weights)
+        return step.tally.inputs
+
+    build(tmp_path / "one", devices=1)
+    strategy = FullySharded(process_group_backend="gloo")
+    assert sum(on_ranks(lambda rank: build(tmp_path / "two", devices=2, strategy=strategy), seconds=120)) == 3
+    files = sorted(path.name for path in (tmp_path / "one").glob("shard-*"))
+    assert len(files) == 6
+    assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in files)

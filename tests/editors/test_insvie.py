@@ -16,6 +16,7 @@ from insvie_lightning.diffusion.guidance import Guidance
 from insvie_lightning.editors import InsViE
 from insvie_lightning.errors import InputError
 from insvie_lightning.lightning_cli import InsvieCLI
+from insvie_lightning.metrics.per_sample import samples_of
 from insvie_lightning.nets.execution import Execution
 from insvie_lightning.nets.latents import encode_pixels, to_device_pixels
 from insvie_lightning.nets.perceptual import PerceptualLoss
@@ -345,3 +346,13 @@ def test_a_test_of_an_editor_that_was_never_trained_says_so(make_editor: Make, m
         weight[0, 16] = 0.1
         editor.setup("test")
     assert len(said) == 1 and "never trained" in said[0] and "--model.start_from" in said[0]
+
+
+def test_a_validation_edits_for_so_long_only(make_editor: Make, batch: EditBatch) -> None:
+    editor = make_editor(max_validation_seconds=1e-9)
+    editor.on_validation_epoch_start()
+    first, second = editor.validation_step(batch, 0), editor.validation_step(batch, 1)
+    assert not first.missing and second.missing == set(batch.keys)
+    assert list(samples_of(batch, second)) == [] and len(list(samples_of(batch, first))) == len(batch)
+    editor.on_validation_epoch_start()
+    assert not editor.validation_step(batch, 2).missing

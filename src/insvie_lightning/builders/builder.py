@@ -6,11 +6,11 @@ import json
 import math
 import os
 import re
+import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
-from itertools import cycle, islice
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Generic, TypeVar
@@ -23,6 +23,7 @@ from insvie_lightning.batch import Draft, Rejected, Triplet
 from insvie_lightning.builders.store import Store, Tally
 from insvie_lightning.builders.units import Input, Inputs, UnitLoader, Work, check_keys, hash_keys
 from insvie_lightning.errors import InputError
+from insvie_lightning.nets.sharing import Sharing, activate
 from insvie_lightning.shards.convert import check_bad_rate
 from insvie_lightning.shards.funnel import write_funnel
 from insvie_lightning.shards.ledger import Ledger, open_job, say_full
@@ -57,8 +58,9 @@ class Builder(LightningModule, ABC, Generic[Sample]):
 
     A step says what it makes of drafts in `make`; what becomes of that is said here. The input is cut into units of
     `shard_size`, and unit n becomes shard n of the output. Any number of processes, ranks and jobs may work on one
-    folder. A step that was stopped at any moment is started again in the same way: finished shards stay, units in
-    progress are made anew, and the data set ends as if nothing had happened.
+    folder, and the ranks of a job may share the weights of its networks (`-c fsdp`). A step that was stopped at any
+    moment is started again in the same way: finished shards stay, units in progress are made anew, and the data set
+    ends as if nothing had happened.
 
     A bad input (an `InputError` of the data module or of `make`) is rejected with its reason; any other error stops
     the job, and so does a subclass of `InputError`, which says that all inputs fare alike.
@@ -89,7 +91,8 @@ class Builder(LightningModule, ABC, Generic[Sample]):
         """Make the first so many inputs only, and write nothing; 0 is the real thing."""
         self.tally = Tally()
         self._bad: Counter[str] = Counter()
-        self._batch_size = 1
+        self.sharing: Sharing | None = None
+        """The weights that ranks share; None where each has all of them."""
         self._inputs: Inputs | None = None
         self._ledger: Ledger | None = None
         self._store: Store | None = None
@@ -101,9 +104,6 @@ class Builder(LightningModule, ABC, Generic[Sample]):
         It depends on nothing but the drafts and the step's settings: random numbers are seeded by the key. A draft
         gives one result of its own key, or several of the keys `KEY-WORD`, where WORD is of letters, digits and `_`;
         each may be `Rejected`. A clip that the step does not change is the same object in the result.
-
-        Where ranks share the weights (`lockstep`) every call on as many drafts runs as many forwards, and raises
-        before the first of them or after the last.
 
         Raises:
             InputError: A draft cannot be used. Of several each is then tried alone.
@@ -121,12 +121,20 @@ class Builder(LightningModule, ABC, Generic[Sample]):
         plain: dict[str, Any] = json.loads(json.dumps(chosen, default=_plain))
         return plain
 
-    @property
-    def lockstep(self) -> bool:
-        """Whether ranks meet inside the model, since each holds only a part of its weights."""
-        from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+    def setup(self, stage: str) -> None:
+        """Share the networks that `configure_model` loads (`nets.sharing.place`), if the strategy asks for it."""
+        self.sharing = Sharing.of(self.trainer)
+        activate(self.sharing)
 
-        return isinstance(self.trainer.strategy, DeepSpeedStrategy | FSDPStrategy | ModelParallelStrategy)
+    def configure_model(self) -> None:
+        """Load the networks; a step without any has nothing to do here."""
+
+    def wait(self, seconds: float) -> None:
+        """Wait for what other processes have claimed, and take part where ranks share weights."""
+        if self.sharing is None:
+            time.sleep(seconds)
+        else:
+            self.sharing.idle(seconds)
 
     @property
     def ledger(self) -> Ledger:
@@ -160,7 +168,7 @@ class Builder(LightningModule, ABC, Generic[Sample]):
             raise InputError(f"batch_size is {batch_size}; a batch holds at least 1 input")
         keys, at = inputs.keys, str(inputs.reading.get("at", ""))
         check_keys(keys, at or "the input")
-        self._inputs, self._batch_size = inputs, batch_size
+        self._inputs = inputs
         if not self.rehearsal:
             made = {"step": self.step, "version": self.version, "settings": self.settings}
             read = {**inputs.reading, "samples": len(keys), "sha256_of_keys": hash_keys(keys)}
@@ -177,14 +185,14 @@ class Builder(LightningModule, ABC, Generic[Sample]):
         """Begin to store, and to count."""
         self.tally, self._bad = Tally(), Counter()
         self._store = Store(None if self.rehearsal else self.ledger, self.lossless, self.tally)
+        if self.sharing is not None:
+            self.sharing.take_turns()
 
     def predict_step(self, batch: Work, batch_idx: int) -> None:
         """Make what is to be made of one batch, and store it; the last batch of a unit finishes its shard."""
         assert self._store is not None
         try:
             made = self._make_all(batch.inputs)
-            if batch.unit is None and not self.rehearsal:
-                return
             self._count(batch.inputs, made)
             for input in batch.inputs:
                 for result in made[input.sample.key]:
@@ -196,6 +204,11 @@ class Builder(LightningModule, ABC, Generic[Sample]):
             if isinstance(error, OSError):
                 raise say_full(self.output, error) from error
             raise
+
+    def on_predict_epoch_end(self) -> None:
+        """Where ranks share weights, take part until all are done."""
+        if self.sharing is not None:
+            self.sharing.leave()
 
     def on_predict_end(self) -> None:
         """Write and print the funnel, if every unit is finished."""
@@ -209,29 +222,19 @@ class Builder(LightningModule, ABC, Generic[Sample]):
         """Results of every input by its key, in order; of a bad one the reason as the only one."""
         good = [input.sample for input in inputs if not input.bad]
         made: dict[str, Sequence[Built | str]] = {input.sample.key: [input.bad] for input in inputs if input.bad}
-        lockstep = self.lockstep
-        failed = False
-        if good or lockstep:
-            found, failed = self._attempt(good, self._batch_size if lockstep else len(good))
-            made |= found
-        if lockstep:
-            failing = torch.tensor(float(failed), device=self.device)
-            again = bool(self.trainer.strategy.reduce(failing, reduce_op="max")) and self._batch_size > 1
-        else:
-            again = failed and len(good) > 1
-        if again:
-            for number in range(self._batch_size if lockstep else len(good)):
-                found, _ = self._attempt(good[number : number + 1], 1)
-                made |= found if failed else {}
+        found, failed = self._attempt(good) if good else ({}, False)
+        made |= found
+        if failed and len(good) > 1:
+            for sample in good:
+                made |= self._attempt([sample])[0]
         return made
 
-    def _attempt(self, samples: Sequence[Any], size: int) -> tuple[dict[str, Sequence[Built | str]], bool]:
-        """Make results of some samples, or find the reason why not; `size` of them, where ranks keep step."""
-        padded = list(islice(cycle(samples or [self._stand_in()]), size))
+    def _attempt(self, samples: Sequence[Any]) -> tuple[dict[str, Sequence[Built | str]], bool]:
+        """Make results of some samples, or find the reason why not."""
         start = perf_counter()
         try:
             with torch.no_grad():
-                built = self.make(padded)
+                built = self.make(samples)
         except InputError as error:
             if type(error) is not InputError:  # no server, no quota: nothing that these samples could help
                 raise
@@ -241,24 +244,16 @@ class Builder(LightningModule, ABC, Generic[Sample]):
             raise
         finally:
             self.tally.make_seconds += perf_counter() - start
-        return self._by_key(samples, built, len(padded) > len(samples)), False
+        return self._by_key(samples, built), False
 
-    def _stand_in(self) -> Draft | Triplet:
-        """The first input that can be read, for a rank that has none to keep step with."""
-        assert self._inputs is not None
-        read = (self._inputs[number] for number in range(len(self._inputs.keys)))
-        return next(input.sample for input in read if not input.bad)
-
-    def _by_key(self, samples: Sequence[Any], built: Sequence[Built], padded: bool) -> dict[str, Sequence[Built | str]]:
-        """Sort results by the samples that they were made of; those of samples that only fill up are left out."""
+    def _by_key(self, samples: Sequence[Any], built: Sequence[Built]) -> dict[str, Sequence[Built | str]]:
+        """Sort results by the samples that they were made of."""
         assert self._inputs is not None
         made: dict[str, list[Built | str]] = {sample.key: [] for sample in samples}
         taken: set[str] = set()
         for result in built:
             key = (result.sample if isinstance(result, Rejected | Packed) else result).key
             parent = key if key in made else key.rpartition("-")[0]
-            if padded and (key in taken or parent not in made):
-                continue
             if parent not in made or key in taken or not re.fullmatch(r"[A-Za-z0-9_-]+", key):
                 raise RuntimeError(
                     f"{self.step} made a sample of the key {key!r} out of {', '.join(map(repr, made))}; legal are "

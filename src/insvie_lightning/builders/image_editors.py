@@ -15,6 +15,7 @@ from torch import Tensor
 
 from insvie_lightning.errors import InputError, first_line
 from insvie_lightning.nets.hub import model_folder
+from insvie_lightning.nets.sharing import place
 
 
 class ImageEditor(Protocol):
@@ -248,4 +249,5 @@ def _folder(model: str) -> Path:
 def _place(pipeline: Any, device: torch.device) -> None:
     pipeline.set_progress_bar_config(disable=True)
     pipeline.vae.enable_slicing()
+    place(pipeline.unet, device)  # the other parts are small
     pipeline.to(device)

@@ -210,6 +210,8 @@ class BuildPairs(Builder[Draft]):
         if self._propagator is None:
             model = StableVideo.load(self.base, self.base_dtype)
             check_size(self.size, model.factor)
+            if self.sharing is not None:  # by all ranks, also by those that will have nothing to do
+                model.to(self.trainer.strategy.root_device, self.low_memory)
             self._propagator = Propagator(model, self.propagation, self.seed)
         if self.clip and self.encoder is None:
             from insvie_lightning.metrics.clip import clip_encoder

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
@@ -59,8 +57,7 @@ class Work:
     """A batch of a builder.
 
     Attributes:
-        unit: Number of the unit; None of a batch that is run to keep step with other ranks, or to measure: its
-            results are dropped.
+        unit: Number of the unit; None of a batch that is run to measure: its results are dropped.
         inputs: One or more.
         last: Whether the unit ends with it.
     """
@@ -105,9 +102,7 @@ def hash_keys(keys: pa.ChunkedArray) -> str:
 class UnitLoader:
     """Batches of the units that are free, claimed as they are reached; iterating ends when the whole job is finished.
 
-    Every process claims for itself, so that a slow one holds nobody up, and what a dead one leaves is taken over. In
-    lockstep, where ranks meet inside the model, rank r of n has every n-th unit from the r-th on, and ranks with less
-    work run batches whose results are dropped until the last is done.
+    Every process claims for itself, so that a slow one holds nobody up, and what a dead one leaves is taken over.
 
     Args:
         builder: What is fed; its ledger is open.
@@ -133,13 +128,11 @@ class UnitLoader:
         if builder.rehearsal:
             count = min(builder.rehearsal, len(self.inputs.keys))
             yield from self._read(self._cut(None, range(count)))
-        elif builder.lockstep:
-            yield from self._read(self._in_step(builder.trainer.global_rank, builder.trainer.world_size))
         else:
             while left := builder.ledger.unfinished():
                 free = (unit for unit in left if builder.ledger.claim(unit))
                 if (first := next(free, None)) is None:
-                    time.sleep(_LOOK_SECONDS)
+                    builder.wait(_LOOK_SECONDS)
                     continue
                 yield from self._read(self._claimed(first, free))
 
@@ -156,20 +149,6 @@ class UnitLoader:
         yield from self._cut(first, self._range(first))
         for unit in free:
             yield from self._cut(unit, self._range(unit))
-
-    def _in_step(self, rank: int, ranks: int) -> Iterator[list[Place]]:
-        """One agreed number of batches for every rank."""
-        unfinished: list[int] = self.builder.trainer.strategy.broadcast(self.builder.ledger.unfinished())
-        shares = [unfinished[r::ranks] for r in range(ranks)]
-        rounds = max(sum(map(self._batches, share)) for share in shares)
-        done = 0
-        for unit in shares[rank]:
-            mine = unit if self.builder.ledger.claim(unit) else None
-            for batch in self._cut(mine, self._range(unit)):
-                done += 1
-                yield batch
-        padding = list(self._cut(None, self._range((shares[rank] or unfinished or [0])[0])))
-        yield from islice(cycle(padding), rounds - done)
 
     def _range(self, unit: int) -> range:
         size = self.builder.shard_size

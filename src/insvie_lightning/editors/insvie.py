@@ -5,9 +5,10 @@ value is whose, the recipes in `configs/` which one is used.
 """
 
 import copy
+import time
 import zlib
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -49,6 +50,7 @@ from insvie_lightning.nets.latents import (
     to_device_pixels,
 )
 from insvie_lightning.nets.perceptual import PerceptualLoss, build_lpips, chunk_lpips
+from insvie_lightning.nets.sharing import Sharing
 from insvie_lightning.nets.source_concat import (
     add_lora,
     concat_source,
@@ -61,6 +63,7 @@ from insvie_lightning.weights.components import hash_encoder, load_components
 from insvie_lightning.weights.deliverable import (
     Deliverable,
     check_settings,
+    gathered,
     load_deliverable,
     load_trainable,
     trainable_weights,
@@ -95,6 +98,8 @@ class InsViE(LightningModule):
         edit_options: How videos are brought to the network and back under test and predict, and by `edit` unless told
             otherwise. The paper tests with `resize: stretch`, the released script cuts with `frame_rule: release,
             resize: cover`.
+        max_validation_seconds: Of the edits of one validation, on each process; samples beyond are missing, so that a
+            slow process does not hold up the others for long. Their loss is taken all the same.
         use_ema: Edit and test with the averaged weights of `start_from` when there are any.
         execution: How the networks are run: what is recomputed, compiled and fused, and by which kernels.
         seed: Of every draw of training and sampling; independent of workers.
@@ -122,6 +127,7 @@ class InsViE(LightningModule):
         num_inference_steps: int = 50,
         sampler: Sampler = "dpm",
         edit_options: EditOptions = EditOptions(),  # noqa: B008 (frozen)
+        max_validation_seconds: float | None = None,
         use_ema: bool = True,
         execution: Execution = Execution(),  # noqa: B008 (frozen)
         seed: int = 0,
@@ -138,7 +144,7 @@ class InsViE(LightningModule):
         self.lpips_weights = [lpips_weight] if isinstance(lpips_weight, int | float) else list(lpips_weight)
         self.perceptual = perceptual
         self.guidance, self.num_inference_steps, self.sampler = guidance, num_inference_steps, sampler
-        self.edit_options = edit_options
+        self.edit_options, self.max_validation_seconds = edit_options, max_validation_seconds
         self.use_ema, self.execution, self.seed = use_ema, execution, seed
         self.strict_loading = False  # checkpoints hold the trained weights only
         self.base_dtype = torch.float32  # half precision is for editing only
@@ -148,6 +154,8 @@ class InsViE(LightningModule):
         self.cells_seen = torch.zeros(len(CELLS), dtype=torch.long)
         self._kernels: dict[tuple[int, ...], Kernel | None] = {}
         self._stage_index = 0
+        self._sharing: Sharing | None = None
+        self._editing_seconds = 0.0
 
     # ---------------------------------------------------------------- building
 
@@ -181,6 +189,10 @@ class InsViE(LightningModule):
             own = {name: getattr(self, name) for name in names}
             check_settings(deliverable.settings, own, self.base, self.start_from)
             self._continue_from(deliverable, str(self.start_from))
+        self._sharing = Sharing.of(self.trainer) if self._trainer is not None else None
+        if self._sharing is not None:
+            for network in (self.transformer, self.text_encoder):
+                self._sharing.share(network)
 
     def _check_precision(self) -> None:
         precision = self.trainer.precision if self._trainer is not None and self.trainer.training else "bf16-mixed"
@@ -231,7 +243,7 @@ class InsViE(LightningModule):
         return editor.eval()
 
     def deliverable(self) -> Deliverable:
-        """The trained weights and what is needed to build the editor around them."""
+        """The trained weights and what is needed to build the editor around them; called by all processes."""
         settings = {
             "editor": type(self).__name__,
             "base": str(Path(self.base).resolve()) if "/" in self.base and Path(self.base).is_dir() else self.base,
@@ -243,7 +255,8 @@ class InsViE(LightningModule):
             "sampler": self.sampler,
             "seed": self.seed,
         }
-        return Deliverable(settings, trainable_weights(self.transformer), self.ema, self.ema_updates)
+        ema = None if self.ema is None else gathered(self.ema)
+        return Deliverable(settings, gathered(trainable_weights(self.transformer)), ema, self.ema_updates)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the frozen networks out of resume checkpoints; the stage and the counted cells go in."""
@@ -254,7 +267,7 @@ class InsViE(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Resume in the stage of the checkpoint, so that its optimizer and schedule go on."""
         self._stage_index = checkpoint.get("stage_index", 0)
-        self.cells_seen = list(checkpoint.get("cells_seen", self.cells_seen))
+        self.cells_seen = torch.as_tensor(checkpoint.get("cells_seen", self.cells_seen))
 
     # ---------------------------------------------------------------- training
 
@@ -400,15 +413,37 @@ class InsViE(LightningModule):
         """Loss at fixed draws, and edited videos for the callbacks."""
         generator = self._generator(Position("validation", 0, batch_idx))
         self.log("val_loss", self._loss(batch, generator, training=False), prog_bar=True, batch_size=len(batch))
-        return EditedVideos(self.edit_batch(batch))
+        start = time.perf_counter()
+        with self._uneven():
+            if self.max_validation_seconds is not None and self._editing_seconds >= self.max_validation_seconds:
+                nothing = torch.empty(len(batch), 0) if batch.source is None else batch.source
+                return EditedVideos(nothing, missing=frozenset(batch.keys))
+            edited = self.edit_batch(batch)
+            self._editing_seconds += time.perf_counter() - start
+        return EditedVideos(edited)
+
+    def on_validation_epoch_start(self) -> None:
+        """Each validation has its own time."""
+        self._editing_seconds = 0.0
 
     def test_step(self, batch: EditBatch, batch_idx: int) -> EditedVideos:  # type: ignore[override]
         """Edited videos for the callbacks; any length and size."""
-        return Editor(self).edit_batch(batch)
+        with self._uneven():  # long videos are edited in more windows than short ones
+            return Editor(self).edit_batch(batch)
+
+    def on_predict_start(self) -> None:
+        """Ranks predict unevenly many videos."""
+        if self._sharing is not None:
+            self._sharing.take_turns()
 
     def predict_step(self, batch: EditBatch, batch_idx: int) -> EditedVideos:
         """Edited videos, of any length and size."""
         return Editor(self).edit_batch(batch)
+
+    def on_predict_epoch_end(self) -> None:
+        """Where ranks share the weights, all end together."""
+        if self._sharing is not None:
+            self._sharing.leave()
 
     @torch.no_grad()
     def edit_batch(self, batch: EditBatch, keep_source: bool = True) -> Tensor:
@@ -494,6 +529,15 @@ class InsViE(LightningModule):
     @property
     def _world_size(self) -> int:
         return self.trainer.world_size if self._trainer is not None else 1
+
+    @contextmanager
+    def _uneven(self) -> Iterator[None]:
+        """What ranks that share the weights may run differently often; all come by here."""
+        if self._sharing is not None:
+            self._sharing.take_turns()
+        yield  # an exception ends the process, and the others hear of it
+        if self._sharing is not None:
+            self._sharing.leave()
 
     def _embed(self, prompts: tuple[str, ...]) -> Tensor:
         length = self.transformer.config.max_text_seq_length

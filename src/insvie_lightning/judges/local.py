@@ -14,6 +14,7 @@ from insvie_lightning.errors import InputError, first_line
 from insvie_lightning.judges.asked import Asked
 from insvie_lightning.judges.reply import Reply
 from insvie_lightning.nets.hub import model_folder
+from insvie_lightning.nets.sharing import place
 
 _FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 
@@ -88,7 +89,7 @@ class LocalModel:
                     f"{self.model} cannot be loaded as an image-text-to-text model of transformers, which a judge "
                     f"needs: {first_line(error)}"
                 ) from error
-            self._loaded = processor, model.to(self.device).eval()
+            self._loaded = processor, place(model.eval().requires_grad_(False), self.device)
         return self._loaded
 
 

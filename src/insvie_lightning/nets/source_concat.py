@@ -4,6 +4,7 @@ import torch
 from diffusers import CogVideoXTransformer3DModel
 from peft import LoraConfig
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 """The four projections of every attention, as the released InsViE adapts them."""
@@ -29,6 +30,8 @@ def widen_patch_embedding(transformer: CogVideoXTransformer3DModel) -> None:
 def looks_at_source(transformer: CogVideoXTransformer3DModel) -> bool:
     """Tell whether a widened patch embedding has learned anything of the source: its half is not all zeros."""
     weight = transformer.patch_embed.proj.weight
+    if isinstance(weight, DTensor):
+        weight = weight.full_tensor()
     return bool(weight[:, weight.shape[1] // 2 :].any())
 
 

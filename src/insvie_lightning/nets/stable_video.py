@@ -15,6 +15,7 @@ from torch import Tensor
 from insvie_lightning.errors import InputError, first_line, nearest
 from insvie_lightning.nets.hub import absent, model_folder
 from insvie_lightning.nets.latents import to_device_pixels, to_uint8
+from insvie_lightning.nets.sharing import place
 
 SVD = "stabilityai/stable-video-diffusion-img2vid-xt"
 """Made for 25 frames of 576 x 1024."""
@@ -53,7 +54,7 @@ class StableVideo:
         form = pipeline.scheduler.config.prediction_type
         if form != "v_prediction":
             raise InputError(f"the scheduler's prediction_type is {form!r}; Stable Video Diffusion has 'v_prediction'")
-        self.pipeline, self.device = pipeline, torch.device("cpu")
+        self.pipeline, self.device, self._placed = pipeline, torch.device("cpu"), False
 
     @classmethod
     def load(cls, base: str, dtype: Precision) -> "StableVideo":
@@ -83,13 +84,15 @@ class StableVideo:
         return cls(pipeline)
 
     def to(self, device: torch.device, low_memory: bool = False) -> "StableVideo":
-        """Move to a device, once; `low_memory` keeps only the network at work there."""
-        if device != self.device:
+        """Move to a device, once; `low_memory` keeps only the network at work there, and all of it on every rank."""
+        if device != self.device or not self._placed:
             if low_memory:
                 self.pipeline.enable_model_cpu_offload(device=device)
             else:
+                place(self.pipeline.unet, device)
+                place(self.pipeline.image_encoder, device)
                 self.pipeline.to(device)
-            self.device = device
+            self.device, self._placed = device, True
         return self
 
     @property

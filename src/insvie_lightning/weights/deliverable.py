@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from insvie_lightning.errors import InputError
 
@@ -57,7 +58,19 @@ def load_trainable(module: nn.Module, weights: Mapping[str, Tensor], origin: str
                 f"the weights in {origin} are of another editor: {name} has shape {tuple(weights[name].shape)}, "
                 f"this editor needs {tuple(parameter.shape)}"
             )
-        parameter.copy_(weights[name])
+        parameter.copy_(placed_as(weights[name], parameter))
+
+
+def placed_as(weight: Tensor, own: Tensor) -> Tensor:
+    """A weight on the device of another; this rank's share of it where ranks share the other."""
+    if isinstance(own, DTensor) and not isinstance(weight, DTensor):
+        return distribute_tensor(weight.to(own.device), own.device_mesh, own.placements, src_data_rank=None)
+    return weight.to(own.device)
+
+
+def gathered(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Whole weights where ranks share them; all ranks gather together."""
+    return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in weights.items()}
 
 
 def save_deliverable(deliverable: Deliverable, folder: Path) -> None:
