@@ -152,6 +152,7 @@ class InsViE(LightningModule):
         self.ema: dict[str, Tensor] | None = None
         self.ema_updates = 0
         self.cells_seen = torch.zeros(len(CELLS), dtype=torch.long)
+        self._cells_at_step = self.cells_seen  # a resumed run draws again what came after the last step
         self._kernels: dict[tuple[int, ...], Kernel | None] = {}
         self._stage_index = 0
         self._sharing: Sharing | None = None
@@ -260,14 +261,15 @@ class InsViE(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the frozen networks out of resume checkpoints; the stage and the counted cells go in."""
-        checkpoint["stage_index"], checkpoint["cells_seen"] = self._stage_index, self.cells_seen
+        checkpoint["stage_index"], checkpoint["cells_seen"] = self._stage_index, self._cells_at_step
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Resume in the stage of the checkpoint, so that its optimizer and schedule go on."""
         self._stage_index = checkpoint.get("stage_index", 0)
-        self.cells_seen = torch.as_tensor(checkpoint.get("cells_seen", self.cells_seen))
+        self._cells_at_step = torch.as_tensor(checkpoint.get("cells_seen", self._cells_at_step))
+        self.cells_seen = self._cells_at_step
 
     # ---------------------------------------------------------------- training
 
@@ -366,6 +368,10 @@ class InsViE(LightningModule):
         if batch.position is not None and batch.position.index != self._stage_index:
             self._stage_index = batch.position.index
             self.trainer.strategy.setup_optimizers(self.trainer)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Keep the counts of what the step was made of."""
+        self._cells_at_step = self.cells_seen
 
     def on_train_epoch_end(self) -> None:
         """Log the shares of the four cells."""
