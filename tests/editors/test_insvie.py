@@ -224,8 +224,10 @@ def test_the_kernel_of_attention_is_timed_once_for_a_shape(make_editor: Make, mo
     editor._choose_attention(on_cpu, training=True)
     assert asked == []  # the choice is torch's
     monkeypatch.setattr("insvie_lightning.editors.insvie._runs_on_gpu", lambda latents: True)
-    for _ in range(2):
-        editor._choose_attention(on_cpu, training=True)
+    editor._choose_attention(on_cpu, training=True)
+    used = editor.transformer.transformer_blocks[0].attn1.processor
+    editor._choose_attention(on_cpu, training=True)
+    assert editor.transformer.transformer_blocks[0].attn1.processor is used
     assert asked == [(2, 2, 16 + 3 * 4 * 6, 16)]
     assert {processor.kernel for processor in editor.transformer.attn_processors.values()} == {"math"}
     editor.execution = Execution(attention="flash")

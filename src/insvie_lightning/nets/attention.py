@@ -79,7 +79,9 @@ def use_attention(transformer: CogVideoXTransformer3DModel, kernel: Kernel | Non
             "a chosen attention kernel and fused LoRA are for transformers without rotary embeddings; set "
             "--model.execution.attention=torch and --model.execution.fused_lora=false"
         )
-    transformer.set_attn_processor(ChosenAttention(kernel, fused))
+    current = transformer.transformer_blocks[0].attn1.processor
+    if not isinstance(current, ChosenAttention) or (current.kernel, current.fused) != (kernel, fused):
+        transformer.set_attn_processor(ChosenAttention(kernel, fused))  # another object would be compiled anew
 
 
 def time_kernels(
