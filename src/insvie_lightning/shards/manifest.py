@@ -121,7 +121,11 @@ def open_manifest(folder: Path | str) -> Manifest:
     if whole.exists() and (pq.read_schema(whole).metadata or {}).get(_PARTS) == _fingerprint(parts):
         parts = [whole]
     schemas = [_read_schema(part) for part in parts]
-    return Manifest(folder, tuple(parts), pa.unify_schemas([pa.schema(COLUMNS), *schemas]))
+    try:
+        schema = pa.unify_schemas([pa.schema(COLUMNS), *schemas])
+    except pa.ArrowException as error:
+        raise InputError(f"{folder} is no readable manifest: {first_line(error)}") from None
+    return Manifest(folder, tuple(parts), schema)
 
 
 def compact(folder: Path | str) -> Path:
