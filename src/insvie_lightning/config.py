@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -50,7 +51,8 @@ def check_recipe(path: Path) -> None:
         return  # whoever parses it says where
     if not isinstance(content, dict):
         raise InputError(f"{path} is no recipe: it holds no `key: value` at its top")
-    waiting, seen = [content], 0
+    waiting: list[dict[Any, Any] | list[Any]] = [content]
+    seen = 0
     while waiting:
         value = waiting.pop()
         inside = [*value, *value.values()] if isinstance(value, dict) else value

@@ -95,9 +95,7 @@ def uneven_seconds(path: Path | str) -> list[float] | None:
         InputError: No readable video.
     """
     with _open_file(path, str(path)) as file, _readable(str(path)), open_container(file) as container:
-        if not container.streams.video:
-            raise InputError(f"{path}: no video stream in it")
-        stream = container.streams.video[0]
+        stream = _stream(container, str(path))
         stream.thread_type = "AUTO"
         # Decoded, since packets may hold frames that are not shown: cut off by an edit list, or only referred to.
         stamps = [frame.pts for frame in container.decode(stream)]
@@ -130,10 +128,17 @@ def _readable(name: str) -> Iterator[None]:
         raise InputError(f"{name}: no readable video ({reason})") from None
 
 
-def _probe(container: InputContainer, bytes_in_file: int, name: str) -> tuple[VideoStream, float]:
+def _stream(container: InputContainer, name: str) -> VideoStream:
     if not container.streams.video:
         raise InputError(f"{name}: no video stream in it")
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise InputError(f"{name}: no readable video (of an unknown codec)")
+    return stream
+
+
+def _probe(container: InputContainer, bytes_in_file: int, name: str) -> tuple[VideoStream, float]:
+    stream = _stream(container, name)
     if max(stream.height, stream.width) > MAX_SIDE:
         raise InputError(f"{name}: {stream.height}x{stream.width} pixels; at most {MAX_SIDE} a side are read")
     if stream.height * stream.width > MAX_PIXELS:

@@ -37,7 +37,8 @@ def sharded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_checkpoint_passes(tmp_path: Path) -> None:
-    torch.save({"state_dict": {"w": torch.ones(3)}, "epoch": 1}, tmp_path / "x.ckpt")
+    content = {"state_dict": {"w": torch.ones(3)}, "epoch": 1, "pytorch-lightning_version": "2.6.0"}
+    torch.save(content, tmp_path / "x.ckpt")
     check_checkpoint(tmp_path / "x.ckpt")
 
 

@@ -47,7 +47,11 @@ def check_checkpoint(path: Path) -> None:
     content = load_plain(path / _META if path.is_dir() else path)
     if path.is_dir():
         _check_index(path / _INDEX)
-    elif not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+    elif not (
+        isinstance(content, dict)
+        and isinstance(content.get("state_dict"), dict)
+        and isinstance(content.get("pytorch-lightning_version"), str)
+    ):
         raise InputError(f"{path} is no checkpoint of a run; legal is a .ckpt that `insvie fit` writes, last or best")
 
 
