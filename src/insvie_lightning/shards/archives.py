@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from insvie_lightning.errors import InputError
+from insvie_lightning.files import open_regular
 
 LISTED = pa.schema(
     {
@@ -56,13 +57,13 @@ def list_videos(folder: Path, root: Path, broken: dict[str, str]) -> Iterator[pa
     for path in zips:
         shard = _shard(path, root)
         try:
-            with zipfile.ZipFile(path) as archive:
+            with open_regular(path, "a zip") as file, zipfile.ZipFile(file) as archive:
                 infos = [info for info in archive.infolist() if not info.is_dir()]
             # Zips made on Windows may hold backslashes.
             paths, shards = [info.filename.replace("\\", "/") for info in infos], [shard] * len(infos)
             offsets, sizes = [info.header_offset for info in infos], [info.compress_size for info in infos]
             yield _batch(folder, paths, shards, offsets, sizes, [info.CRC for info in infos], map(_problem, infos))
-        except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+        except Exception as error:  # Python's reader raises whatever the bytes lead it into
             broken[path.name] = f"{path.name} is no whole zip ({error}); fetch it again, or join its parts"
 
 

@@ -219,7 +219,9 @@ def _open_part(path: Path) -> Iterator[pq.ParquetFile]:
             if missing := COLUMNS.keys() - LATER - set(file.schema_arrow.names):
                 raise InputError(f"{path} is no manifest: it has no column {min(missing)!r}")
             yield file
-    except (OSError, pa.ArrowException) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:  # ValueError: names that are no UTF-8
         raise InputError(f"{path} is no readable manifest: {first_line(error)}") from None
 
 
