@@ -201,6 +201,7 @@ def test_testing_a_checkpoint_keeps_the_config_of_the_fit_and_the_recipe_decides
         (["--trainer.max_stepz=3"], "no option 'trainer.max_stepz' here; did you mean 'trainer.max_steps'?"),
         (["-c", "trainer: {max_stepz: 3}"], "no option 'trainer.max_stepz' here; did you mean 'trainer.max_steps'?"),
         (["--seed_everything=x"], "seed_everything: expected bool or int, got x"),
+        (["-c", "trainer: null"], "trainer: expected its settings, got null; give some, or leave the key out"),
         (["-c", "model: 3"], "model: Not a valid subclass of LightningModule, got 3"),
         (
             ["-c", "trainer: {callbacks: [{class_path: AcmeMetre}]}"],

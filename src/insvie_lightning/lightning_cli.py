@@ -156,6 +156,8 @@ class InsvieCLI(LightningCLI):
         """Build the trainer, the metrics among its callbacks; an argument that Lightning refuses is bad input."""
         verb = self.config.get("subcommand")
         config = self.config_init[verb] if verb else self.config_init
+        if config.trainer is None:
+            raise InputError("trainer: expected its settings, got null; give some, or leave the key out")
         callbacks = config.trainer.callbacks or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         try:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from corrupter import PLACES
 from lightning import LightningModule
 from PIL import Image
 
@@ -112,6 +113,13 @@ def shards(folder: Path) -> None:
             origin: Any = "static" if number % 2 else "real"
             source, edited = clip(number), clip(number + 3)
             writer.write(Triplet(key, source, edited, f"do {key}", origin=origin, scores={"judge": 5.0}))
+
+
+def compacted(folder: Path) -> None:
+    from insvie_lightning.shards.manifest import compact
+
+    shards(folder)
+    compact(folder)
 
 
 def latents(folder: Path) -> None:
@@ -573,6 +581,7 @@ DOORS = (
     Door("tar", "insvie report", shards, "shard-000000.tar", report),
     Door("manifest", "Curriculum", shards, "shard-000000.parquet", curriculum, _XYZ, shared=True),
     Door("manifest", "Drafts", shards, "shard-000000.parquet", drafts, _XYZ, shared=True),
+    Door("manifest", "Drafts, the compact one", compacted, "manifest.parquet", drafts, _XYZ),
     Door("manifest", "insvie shards verify", shards, "shard-000000.parquet", verify, _XYZ),
     Door("manifest", "insvie shards stats", shards, "shard-000000.parquet", stats, shared=True),
     Door("manifest", "insvie shards select", shards, "shard-000000.parquet", select, shared=True),
@@ -587,7 +596,8 @@ DOORS = (
     Door("safetensors", "a base, text encoder", base, "text_encoder/model.safetensors", load_base, shared=True),
     Door("safetensors", "insvie weights import, LoRA", lora_file, "lora/pytorch_lora_weights.safetensors", import_lora,
          shared=True),
-    Door("safetensors", "Curriculum, cached latents", latents, "victim", latents_in_tar, frozenset("y")),
+    Door("safetensors", "Curriculum, cached latents", latents, "victim", latents_in_tar, frozenset("y"),
+         legal=frozenset({*PLACES, "vanishes once listed"})),  # the tensors have no place of their own,
     Door("checkpoint", "insvie weights import", released_checkpoint, "b.pt", import_weights, shared=True),
     Door("checkpoint", "--ckpt_path", resumable, "b.ckpt", resume, shared=True),
     Door("YAML", "a recipe", recipe, "b.yaml", read_recipe, shared=True),

@@ -80,7 +80,7 @@ def attempt(door: Door, fault: str, good: Path, folder: Path, seed: int = 0) -> 
     seconds = time.monotonic() - start
     if (folder / "hacked").exists():
         ending, said = "FAULT", "code from the file was run"
-    if seconds > SECONDS:
+    if seconds > SECONDS and fault != NOTHING:  # which loads the libraries
         ending, said = "FAULT", f"took {seconds:.1f} s; {said}"
     shutil.rmtree(folder)
     return Outcome(door, fault, ending, said, seconds)
