@@ -1,11 +1,14 @@
+import errno
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 import insvie_lightning
 from insvie_lightning import cli
@@ -243,6 +246,7 @@ def test_testing_a_checkpoint_keeps_the_config_of_the_fit_and_the_recipe_decides
         (["--trainer.max_stepz=3"], "no option 'trainer.max_stepz' here; did you mean 'trainer.max_steps'?"),
         (["-c", "trainer: {max_stepz: 3}"], "no option 'trainer.max_stepz' here; did you mean 'trainer.max_steps'?"),
         (["--seed_everything=x"], "seed_everything: expected bool or int, got x"),
+        (["-c", "trainer: null"], "trainer: expected its settings, got null; give some, or leave the key out"),
         (["-c", "model: 3"], "model: Not a valid subclass of LightningModule, got 3"),
         (
             ["-c", "trainer: {callbacks: [{class_path: AcmeMetre}]}"],
@@ -300,6 +304,51 @@ def test_a_recipe_cannot_name_a_callable_from_outside(
 @pytest.mark.parametrize("name", ["torch.numel", "acme_plugin.AcmeMeter.setup"])
 def test_a_recipe_may_name_what_torch_and_plugins_bring(recipe: Path, name: str) -> None:
     assert main(["fit", "-c", str(recipe), "-c", f"model: {{init_args: {{rule: {name}}}}}"]) == 0
+
+
+@pytest.mark.parametrize("how", ["option", "recipe"])
+def test_nobody_can_ask_for_checkpoints_to_be_unpickled(
+    recipe: Path, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    if how == "recipe":
+        recipe.write_text(f"{RECIPE}weights_only: false\n")
+    said = refused(capsys, "fit", "-c", str(recipe), *(["--weights_only=false"] if how == "option" else []))
+    assert "weights_only" in said
+
+
+def test_a_checkpoint_with_code_is_not_run(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"state_dict": {}, "x": Code()}, "x.ckpt")
+    for verb in ("fit", "test"):
+        assert "holds code (posix.system), which is not run" in refused(
+            capsys, verb, "-c", str(recipe), "--ckpt_path=x.ckpt"
+        )
+    assert not Path("hacked").exists()
+
+
+class Code:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch hacked",)
+
+
+def test_every_verb_loads_weights_only(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    monkeypatch.setattr("lightning.Trainer.fit", lambda self, *args, **options: given.append(options))
+    assert main(["fit", "-c", str(recipe)]) == 0
+    assert given[0]["weights_only"] is True
+
+
+@pytest.mark.parametrize(("number", "said"), [(errno.ENOSPC, "no space left on device"), (errno.EIO, "input/output")])
+def test_a_full_or_failing_disk_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, said: str
+) -> None:
+    def fail(verb: str, rest: list[str]) -> int:
+        raise OSError(number, os.strerror(number), "/data/x.mp4")
+
+    monkeypatch.setattr(cli, "_run", fail)
+    assert refused(capsys, "list").startswith(f"/data/x.mp4: {said}")
+    with pytest.raises(FileNotFoundError):  # which is a fault of the program
+        monkeypatch.setattr(cli, "_run", lambda verb, rest: Path("nowhere").read_text())
+        main(["list"])
 
 
 def test_ctrl_c_ends_with_130_and_a_sentence(

@@ -48,3 +48,32 @@ def test_a_local_file_and_inline_yaml_come_first(shipped: Path) -> None:
 def test_unknown_name_lists_the_shipped_ones_and_the_nearest(shipped: Path) -> None:
     with pytest.raises(InputError, match=r"no recipe 's11': .* build/captions, s1; did you mean 's1'\?"):
         find_config("s11")
+
+
+def test_inline_yaml_may_be_longer_than_any_path() -> None:
+    text = f"trainer: {{default_root_dir: {'x' * 5000}}}"
+    assert find_config(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b"\xff\xfea", "is no readable recipe: 'utf-8' codec"),
+        (b"[" * 3000, "nested too deeply"),
+        (b"a: 1" + b"0" * 5000, "has a number that is none"),
+        (b"- a\n", "holds no `key: value` at its top"),
+        (b"#" * 1_000_001, "more than 1,000,000 characters"),
+        (b"a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9]\n" + b"".join(
+            b"%c: &%c [%s]\n" % (n, n, b", ".join([b"*%c" % (n - 1)] * 9)) for n in range(ord("b"), ord("k"))
+        ), "with its aliases it has more than 100,000 values"),
+    ],
+)  # fmt: skip
+def test_what_is_no_recipe_is_one_sentence(tmp_path: Path, text: bytes, sentence: str) -> None:
+    (tmp_path / "x.yaml").write_bytes(text)
+    with pytest.raises(InputError, match=sentence):
+        find_config(str(tmp_path / "x.yaml"))
+
+
+def test_aliases_are_legal(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("a: &a {b: 1}\nc: *a\n")
+    assert find_config(str(tmp_path / "x.yaml"))

@@ -147,18 +147,18 @@ def test_frames_without_times_of_their_own_have_no_uneven_ones(tmp_path: Path) -
 def test_uneven_times_of_no_video_are_one_sentence(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "a.mp4").write_bytes(content)
-    with pytest.raises(InputError, match=r"a\.mp4: no readable video"):
+    with pytest.raises(InputError, match=r"a\.mp4: (no readable video|no such file)"):
         uneven_seconds(tmp_path / "a.mp4")
 
 
 def test_sound_has_no_times(tmp_path: Path) -> None:
-    with av.open(tmp_path / "a.wav", "w") as container:
+    with av.open(tmp_path / "a.mkv", "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
-    with pytest.raises(InputError, match=r"a\.wav: no video stream"):
-        uneven_seconds(tmp_path / "a.wav")
+    with pytest.raises(InputError, match=r"a\.mkv: no video stream"):
+        uneven_seconds(tmp_path / "a.mkv")
 
 
 def test_one_frame_has_no_rate_of_its_own(tmp_path: Path) -> None:
@@ -174,3 +174,32 @@ def test_a_cut_video_is_told_when_it_ends(tmp_path: Path) -> None:
         assert next(video.frames).shape == (3, 32, 48)
         with pytest.raises(InputError, match=r"half: (cut|no readable video)"):
             list(video.frames)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n",
+        "ffconcat version 1.0\nfile good.mp4\n",
+        "v=0\nc=IN IP4 127.0.0.1\nm=video 9 RTP/AVP 26\n",  # which waits 20 s for the network
+    ],
+)
+def test_a_file_that_names_others_is_no_video(tmp_path: Path, text: str) -> None:
+    write_clip(tmp_path / "good.mp4", Clip(ramp(), 8))
+    (tmp_path / "a.mp4").write_text(text)
+    for read in (read_clip, uneven_seconds):
+        with pytest.raises(InputError, match=r"a\.mp4: no readable video"):
+            read(tmp_path / "a.mp4")
+    with pytest.raises(InputError, match="no readable video"):
+        read_clip(text.encode())
+
+
+def test_frames_and_clips_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_clip(tmp_path / "a.mp4", Clip(ramp(), 8))
+    monkeypatch.setattr("insvie_lightning.video.MAX_PIXELS", 32 * 48 * 5)
+    with pytest.raises(InputError, match=r"a\.mp4: more than 5 frames of 32x48; cut it into shorter clips"):
+        read_clip(tmp_path / "a.mp4")
+    assert len(read_clip(tmp_path / "a.mp4", max_frames=5)) == 5
+    monkeypatch.setattr("insvie_lightning.decode.MAX_PIXELS", 32 * 48 - 1)
+    with pytest.raises(InputError, match=r"a\.mp4: frames of 32x48; at most 1,535 pixels are read"):
+        read_clip(tmp_path / "a.mp4", max_frames=1)

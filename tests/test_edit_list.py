@@ -81,7 +81,7 @@ def test_keys_never_repeat(tmp_path: Path) -> None:
         ),
         (b"", "has the columns none, and none for video: known are"),
         (b"video,instruction\n", "holds no video"),
-        (b"video,instruction\nb.mp4,gr\xf6\xdfer\n", "edits.csv is no CSV in UTF-8"),
+        (b"video,instruction\nb.mp4,gr\xf6\xdfer\n", "edits.csv is no readable CSV"),
     ],
 )
 def test_a_table_that_is_none(tmp_path: Path, content: bytes, said: str) -> None:

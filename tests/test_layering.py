@@ -7,7 +7,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src/insvie_lightning"
 FLOORS = {
-    0: {"errors"},
+    0: {"errors", "files"},
     1: {
         "batch",
         "camera",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from insvie_lightning.batch import EditBatch, EditedVideos
 from insvie_lightning.errors import InputError
 from insvie_lightning.metrics.per_sample import PerSample, samples_of
+from insvie_lightning.quarantine import Quarantine
 
 
 class EditMetric(Callback):
@@ -18,6 +20,10 @@ class EditMetric(Callback):
 
     Validation logs `val_NAME`, so that `ModelCheckpoint` can follow an editing score, and test `NAME`: the mean over
     all samples of all processes. The values of single samples stay in `metric.rows` until the next epoch starts.
+
+    A metric that refuses the first sample of a process, as one of captions where there are none, stops the run before
+    hours are spent. A later sample that it refuses is set aside in `quarantine-scores-rank0.jsonl` of the run folder,
+    and counts as `NAME_skipped`.
 
     Args:
         metric: What to score by.
@@ -68,7 +74,7 @@ class EditMetric(Callback):
     ) -> None:
         """Score the edits while there is time."""
         if not trainer.sanity_checking:
-            self._score(batch, outputs, self.max_seconds)
+            self._score(trainer, batch, outputs, self.max_seconds)
 
     def on_test_batch_end(
         self,
@@ -80,7 +86,7 @@ class EditMetric(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Score the edits."""
-        self._score(batch, outputs, None)
+        self._score(trainer, batch, outputs, None)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the means."""
@@ -96,13 +102,21 @@ class EditMetric(Callback):
         self.metric.reset()
         self._spent, self._skipped = 0.0, 0
 
-    def _score(self, batch: EditBatch, edits: EditedVideos, max_seconds: float | None) -> None:
+    def _score(self, trainer: Trainer, batch: EditBatch, edits: EditedVideos, max_seconds: float | None) -> None:
+        path = Path(trainer.default_root_dir) / f"quarantine-scores-rank{trainer.global_rank}.jsonl"
+        quarantine = Quarantine(path, max_rate=1.0)
         for sample in samples_of(batch, edits):
             if max_seconds is not None and self._spent >= max_seconds:
                 self._skipped += 1
                 continue
             start = time.perf_counter()
-            self.metric.add(sample)
+            try:
+                self.metric.add(sample)
+            except InputError as error:
+                if not self.metric.rows:
+                    raise
+                quarantine.add(sample.key, f"{type(self.metric).__name__}: {error}")
+                self._skipped += 1
             self._spent += time.perf_counter() - start
 
     def _log(self, trainer: Trainer, pl_module: LightningModule, prefix: str) -> None:

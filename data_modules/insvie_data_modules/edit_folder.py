@@ -8,7 +8,7 @@ from pathlib import Path
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from insvie_data_modules.edits import VideosToEdit, key_of
+from insvie_data_modules.edits import VideosToEdit, key_of, new_quarantine, tell_bad
 from insvie_data_modules.samples import Form, Sample
 from insvie_lightning.edit_list import Edit, check, list_edits
 from insvie_lightning.errors import InputError
@@ -24,7 +24,8 @@ class EditFolder(LightningDataModule):
 
     Keys are the names of the videos without their ending, numbered where they repeat, or what a CSV's column `output`
     names, without `.mp4`. The callback `WriteEdits` writes what an editor makes of them as `KEY.mp4`; `insvie edit
-    --csv` edits videos that are too long for the memory, too.
+    --csv` edits videos that are too long for the memory, too. An edit that is bad, as one whose video cannot be read,
+    is set aside in `quarantine-data-rank0.jsonl` of the run folder with its key and reason.
 
     Args:
         videos: A folder of videos, one video, or a CSV; paths in a CSV are relative to its folder.
@@ -67,19 +68,27 @@ class EditFolder(LightningDataModule):
         """Batches of `EditBatch` without a target.
 
         Raises:
-            InputError: Nothing there, a column missing, an edit without video or instruction, or one output of two.
+            InputError: Nothing there, or a column missing.
         """
         edits = list_edits(self.videos, self.instruction, self.columns)
-        taken: dict[str, Edit] = {}
+        quarantine = new_quarantine(self.trainer)
+        good: dict[str, Edit] = {}
         for edit in edits:
-            check(edit)
-            if (first := taken.setdefault(key_of(edit), edit)) is not edit:
-                raise InputError(
-                    f"the output {edit.output!r} is that of {first.video} and of {edit.video}; name another"
-                )
-        left = [edit for edit in edits if self.done is None or not (self.done / f"{key_of(edit)}.mp4").exists()]
-        return VideosToEdit(left, self.form).loader(self.batch_size, self.num_workers)
+            try:
+                check(edit)
+                if (first := good.setdefault(key_of(edit), edit)) is not edit:
+                    raise InputError(
+                        f"the output {edit.output!r} is that of {first.video} and of {edit.video}; name another"
+                    )
+            except InputError as error:
+                quarantine.add(edit.key, str(error))
+        left = [edit for key, edit in good.items() if self.done is None or not (self.done / f"{key}.mp4").exists()]
+        return VideosToEdit(left, self.form, quarantine).loader(self.batch_size, self.num_workers)
 
     def test_dataloader(self) -> DataLoader[Sample]:
         """Batches of `EditBatch` without a target."""
         return self.predict_dataloader()
+
+    def teardown(self, stage: str) -> None:
+        """Report what was set aside."""
+        tell_bad(self.trainer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -16,6 +15,7 @@ from insvie_data_modules.images import read_picture
 from insvie_data_modules.listing import feed, make_keys, tell_size, unread
 from insvie_lightning.batch import Clip
 from insvie_lightning.errors import InputError
+from insvie_lightning.files import read_json
 from insvie_lightning.shards.layouts import leads_outside
 from insvie_lightning.video import Resize, fit_clip
 
@@ -135,7 +135,7 @@ class PairInputs:
         """The texts of InstructPix2Pix, which lie beside the pictures."""
         if leads_outside(name):
             raise InputError(f"the list names {name!r}, which is not below its folder")
-        prompt = _read_json(self.folder / name, dict)
+        prompt = read_json(self.folder / name, dict)
         texts = {
             "instruction": prompt.get("edit"),
             "source_caption": prompt.get("caption", prompt.get("input")),
@@ -149,7 +149,7 @@ Row = tuple[str, str, str, str, str, str, str]
 
 
 def _instructpix2pix(folder: Path) -> Iterator[Row]:
-    for entry in _read_json(folder / SEEDS, list):
+    for entry in read_json(folder / SEEDS, list):
         match entry:
             case [str(name), [*seeds]]:
                 for seed in seeds:
@@ -160,8 +160,8 @@ def _instructpix2pix(folder: Path) -> Iterator[Row]:
 
 
 def _magicbrush(folder: Path) -> Iterator[Row]:
-    captions = _read_json(folder / DESCRIPTIONS, dict) if (folder / DESCRIPTIONS).is_file() else {}
-    for entry in _read_json(folder / TURNS, list):
+    captions = read_json(folder / DESCRIPTIONS, dict) if (folder / DESCRIPTIONS).is_file() else {}
+    for entry in read_json(folder / TURNS, list):
         if not isinstance(entry, dict) or not all(isinstance(entry.get(name), str) for name in ("input", "output")):
             raise InputError(f"{folder / TURNS}: an entry has no input and output: {str(entry)[:80]}")
         source, edited = entry["input"], entry["output"]
@@ -169,13 +169,3 @@ def _magicbrush(folder: Path) -> Iterator[Row]:
         described = found if isinstance(found := captions.get(image), dict) else {}
         texts = (str(text or "") for text in (entry.get("instruction"), described.get(source), described.get(edited)))
         yield (edited, f"images/{image}/{source}", f"images/{image}/{edited}", *texts, "")
-
-
-def _read_json(path: Path, kind: type) -> Any:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is no readable JSON: {str(error)[:120]}") from None
-    if not isinstance(value, kind):
-        raise InputError(f"{path} holds no JSON {'object' if kind is dict else 'list'}")
-    return value

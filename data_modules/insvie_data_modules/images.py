@@ -15,6 +15,7 @@ from insvie_data_modules.listing import feed, folder_of, list_files, tell_size, 
 from insvie_lightning.batch import Clip
 from insvie_lightning.decode import MAX_SIDE
 from insvie_lightning.errors import InputError
+from insvie_lightning.files import read_bytes
 from insvie_lightning.shards.drafts import decode_png
 from insvie_lightning.video import Resize, fit_clip
 
@@ -112,11 +113,7 @@ def read_picture(path: Path, name: str, fps: float) -> Clip:
     Raises:
         InputError: It cannot be read, or is larger than 8192 pixels a side.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{name}: {(error.strerror or str(error)).lower()}, but a picture is needed") from None
-    frame = decode_png(data, name)
+    frame = decode_png(read_bytes(path, "a picture", name), name)
     if max(frame.shape) > MAX_SIDE:
         raise InputError(f"{name}: {frame.shape[1]}x{frame.shape[2]} pixels; at most {MAX_SIDE} a side are read")
     return Clip(frame[None], fps)

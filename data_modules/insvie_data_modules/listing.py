@@ -17,6 +17,7 @@ from lightning.pytorch import LightningDataModule
 
 from insvie_lightning.batch import Clip, Draft
 from insvie_lightning.errors import InputError, nearest
+from insvie_lightning.files import open_text
 from insvie_lightning.shards.layouts import leads_outside
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _below(folder: Path, suffixes: Collection[str]) -> Iterable[str]:
 
 def _read_csv(path: Path, column: str) -> Iterable[tuple[str, str, str, str]]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with open_text(path) as file:
             reader = csv.DictReader(file)
             reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or []]
             if column not in columns:
@@ -127,5 +128,5 @@ def _read_csv(path: Path, column: str) -> Iterable[tuple[str, str, str, str]]:
                 if leads_outside(name):
                     problem = f"the row names {name!r}, which is not below the folder of its CSV"
                 yield name, text, cells.get("caption") or cells.get("source_caption") or "", problem
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is no CSV in UTF-8: {error}") from None
+    except csv.Error as error:
+        raise InputError(f"{path} is no readable CSV: {error}") from None

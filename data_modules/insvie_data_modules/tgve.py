@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,10 +13,11 @@ from typing import Literal
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from insvie_data_modules.edits import VideosToEdit
+from insvie_data_modules.edits import VideosToEdit, new_quarantine, tell_bad
 from insvie_data_modules.samples import Form, Sample
 from insvie_lightning.edit_list import Edit
 from insvie_lightning.errors import InputError, nearest
+from insvie_lightning.files import open_text, read_json
 from insvie_lightning.video import Resize
 
 EditType = Literal["style", "object", "background", "multiple"]
@@ -33,7 +33,8 @@ class Tgve(LightningDataModule):
     """The videos of TGVE and their edits, for test and predict; batches have captions but no target.
 
     TGVE brings captions of the edited videos; instructions were written later (InsV2V's
-    `loveu_tgve_edit_prompt_dict.json`), and are read from a file of that layout.
+    `loveu_tgve_edit_prompt_dict.json`), and are read from a file of that layout. A video that cannot be read is set
+    aside in `quarantine-data-rank0.jsonl` of the run folder, and is in no mean.
 
     Args:
         folder: What the published zip holds: one CSV, and `DAVIS_480p`, `youtube_480p`, `videvo_480p`.
@@ -83,12 +84,16 @@ class Tgve(LightningDataModule):
         """
         edits = [edit for edit in read_tgve(self.folder, self.instructions) if edit.edit_type in self.edits]
         source = f"{self.instructions} gives instructions, the CSV captions"
-        dataset = VideosToEdit(told(edits, self.text, source), self.form, self.frames_fps)
+        dataset = VideosToEdit(told(edits, self.text, source), self.form, new_quarantine(self.trainer), self.frames_fps)
         return dataset.loader(self.batch_size, self.num_workers)
 
     def predict_dataloader(self) -> DataLoader[Sample]:
         """As `test_dataloader`."""
         return self.test_dataloader()
+
+    def teardown(self, stage: str) -> None:
+        """Report what was set aside."""
+        tell_bad(self.trainer)
 
 
 def told(edits: Iterable[Edit], text: Text, source: str) -> list[Edit]:
@@ -155,14 +160,14 @@ def read_tgve(folder: Path, instructions: Path | None = None) -> list[Edit]:
 def _read_rows(table: Path) -> Iterator[tuple[int, str, list[str]]]:
     """Yield (line, section, cells) of each row that names a video."""
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
+        with open_text(table) as file:
             rows = [(number, [cell.strip() for cell in row]) for number, row in enumerate(csv.reader(file), start=1)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
         raise InputError(f"{table} is no readable CSV: {error}") from None
     header = ", ".join(rows[0][1]) if rows else ""
     if not header.lower().startswith("video name") or len(rows[0][1]) < 2 + len(EDIT_TYPES):
         raise InputError(
-            f"{table} begins with {header!r}; TGVE's CSV has the columns Video name, Our GT caption, Style Change "
+            f"{table} begins with {header[:80]!r}; TGVE's CSV has the columns Video name, Our GT caption, Style Change "
             "Caption, Object Change Caption, Background Change Caption, Multiple Changes Caption"
         )
     section = ""
@@ -201,11 +206,8 @@ def _find_in_section(folder: Path, section: str, name: str, where: str) -> Path:
 
 
 def _read_instructions(path: Path) -> dict[str, dict[str, str]]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is no readable JSON: {error}") from None
+    found = read_json(path)
     legal = '{"gold-fish": {"edit_style": "...", "edit_object": "...", ...}, ...}'
-    if not isinstance(found, dict) or not all(isinstance(edits, dict) for edits in found.values()):
+    if not all(isinstance(edits, dict) for edits in found.values()):
         raise InputError(f"{path} must map names of videos to edits, such as {legal}")
     return {name: {edit: str(text).strip() for edit, text in edits.items()} for name, edits in found.items()}

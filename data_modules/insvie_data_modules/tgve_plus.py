@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
-from insvie_data_modules.edits import VideosToEdit
+from insvie_data_modules.edits import VideosToEdit, new_quarantine, tell_bad
 from insvie_data_modules.samples import Form, Sample
 from insvie_data_modules.tgve import MAX_FRAMES, Text, find_video, told
 from insvie_lightning.columns import find_columns
@@ -26,7 +26,8 @@ class TgvePlus(LightningDataModule):
     """The 1,417 edits of TGVE+, for test and predict; batches have captions but no target.
 
     TGVE+ (EVE, arXiv 2403.09334, section 4.1) adds the tasks remove, add and texture to TGVE's four. Each row has an
-    instruction, captions before and after, a task, and the path of a video in TGVE.
+    instruction, captions before and after, a task, and the path of a video in TGVE. A video that cannot be read is set
+    aside in `quarantine-data-rank0.jsonl` of the run folder, and is in no mean.
 
     Args:
         table: The published Parquet file.
@@ -83,12 +84,18 @@ class TgvePlus(LightningDataModule):
                     f"{self.table} has no task {task!r}; legal are {', '.join(known)}{nearest(task, known)}"
                 )
         edits = [edit for edit in edits if not self.tasks or edit.edit_type in self.tasks]
-        dataset = VideosToEdit(told(edits, self.text, str(self.table)), self.form, self.frames_fps)
+        dataset = VideosToEdit(
+            told(edits, self.text, str(self.table)), self.form, new_quarantine(self.trainer), self.frames_fps
+        )
         return dataset.loader(self.batch_size, self.num_workers)
 
     def predict_dataloader(self) -> DataLoader[Sample]:
         """As `test_dataloader`."""
         return self.test_dataloader()
+
+    def teardown(self, stage: str) -> None:
+        """Report what was set aside."""
+        tell_bad(self.trainer)
 
 
 def read_tgve_plus(table: Path, folder: Path, columns: Mapping[str, str] = {}) -> list[Edit]:

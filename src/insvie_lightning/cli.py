@@ -1,5 +1,6 @@
 """The `insvie` command: answers help at once, then hands the verb to the module that knows it."""
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ COMMANDS = {
     "doctor": "what this machine has and lacks, and what to do about it",
 }
 VERBS = LIGHTNING_VERBS | COMMANDS
+_OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
+"""What is wrong with a disk, not with the program: full, not ours to write, failing."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,6 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(verb, rest)
     except InputError as error:
         print(f"error: {_sentence(error)}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in _OF_THE_MACHINE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{(error.strerror or str(error)).lower()}; mend it and run again", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return _stopped(verb)

@@ -1,8 +1,15 @@
 """Named configs: where the shipped recipes are, and which of them a name on the command line means."""
 
+import os
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from insvie_lightning.errors import InputError, nearest
+from insvie_lightning.files import open_text
+
+_MAX_CHARACTERS, _MAX_VALUES = 1_000_000, 100_000
 
 
 def config_root() -> Path:
@@ -25,6 +32,35 @@ def header(file: Path) -> str:
     return first.lstrip("# ") if first.startswith("#") else ""
 
 
+def check_recipe(path: Path) -> None:
+    """Refuse a file that no recipe is, before it is parsed at length.
+
+    Raises:
+        InputError: It is no text in UTF-8, is nested too deeply, or grows beyond 100 000 values, as a few lines of
+            aliases of aliases can.
+    """
+    with open_text(path, "recipe") as file:
+        text = file.read(_MAX_CHARACTERS + 1)
+    if len(text) > _MAX_CHARACTERS:
+        raise InputError(f"{path} is no recipe: it has more than {_MAX_CHARACTERS:,} characters")
+    try:
+        content = yaml.safe_load(text)
+    except (RecursionError, ValueError):  # ValueError: a number of too many digits
+        raise InputError(f"{path} is no recipe: it is nested too deeply, or has a number that is none") from None
+    except yaml.YAMLError:
+        return  # whoever parses it says where
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is no recipe: it holds no `key: value` at its top")
+    waiting: list[dict[Any, Any] | list[Any]] = [content]
+    seen = 0
+    while waiting:
+        value = waiting.pop()
+        inside = [*value, *value.values()] if isinstance(value, dict) else value
+        waiting += [part for part in inside if isinstance(part, dict | list)]
+        if (seen := seen + len(inside)) > _MAX_VALUES:
+            raise InputError(f"{path} is no recipe: with its aliases it has more than {_MAX_VALUES:,} values")
+
+
 def find_config(value: str) -> str:
     """Return what `--config value` means: a file as given, else the shipped recipe of that name.
 
@@ -34,7 +70,10 @@ def find_config(value: str) -> str:
     Raises:
         InputError: It is neither; the sentence lists the shipped recipes.
     """
-    if Path(value).is_file() or ":" in value:
+    if os.path.isfile(value):  # unlike Path's it takes YAML, which is longer than any path
+        check_recipe(Path(value))
+        return value
+    if ":" in value:
         return value
     named = config_root() / Path(value).with_suffix(".yaml")
     if named.is_file():

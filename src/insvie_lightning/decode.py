@@ -18,17 +18,30 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from insvie_lightning.errors import InputError
+from insvie_lightning.files import open_regular
 
 MAX_SIDE = 8192
+MAX_PIXELS = 8192 * 4320
+"""Of a frame: 8K. Larger ones are hardly videos, but a way to fill a memory with a small file."""
+_OPTIONS = {"format_whitelist": "mov,matroska,avi,gif,mpegts,mpeg,flv,asf,ogg", "protocol_whitelist": "file"}
+"""Of FFmpeg, which by its first bytes might take a file for a playlist, and fetch what that names from anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """An open video: height and width in pixels, mean frame rate, and the frames 3 H W (uint8, RGB) as they come."""
+    """An open video.
+
+    Attributes:
+        size: Height and width in pixels.
+        fps: Mean frame rate.
+        frames: Frames 3 H W (uint8, RGB) as they come.
+        promised: How many frames its container says there are; 0 if it does not.
+    """
 
     size: tuple[int, int]
     fps: float
     frames: Iterator[np.ndarray]
+    promised: int = 0
 
 
 @contextmanager
@@ -42,23 +55,32 @@ def open_video(source: Path | str | bytes, *, name: str | None = None) -> Iterat
         name: What to call the video in errors; the path by default.
 
     Raises:
-        InputError: The file is absent, empty, cut or no video, or larger than 8192 pixels a side; what shows only in
-            the frames is raised where they are read.
+        InputError: The file is absent, no regular file, empty, cut or no video, or larger than 8192 pixels a side or
+            8192 x 4320 in all; what shows only in the frames is raised where they are read.
     """
     name = name or ("the video" if isinstance(source, bytes) else str(source))
     with _open_file(source, name) as file:
-        bytes_in_file = file.seek(0, os.SEEK_END)
-        if not bytes_in_file:
-            raise InputError(f"{name}: empty file, but a video is needed")
-        file.seek(0)
         with _readable(name):
-            container = av.open(file, "r")
+            bytes_in_file = file.seek(0, os.SEEK_END)
+            if not bytes_in_file:
+                raise InputError(f"{name}: empty file, but a video is needed")
+            file.seek(0)
+            container = open_container(file)
         with container:
             with _readable(name):
                 stream, rate = _probe(container, bytes_in_file, name)
                 frames = _decode(container, stream, rate, name)
                 first = next(frames)
-            yield Video((first.shape[1], first.shape[2]), rate, chain([first], frames))
+            yield Video((first.shape[1], first.shape[2]), rate, chain([first], frames), stream.frames)
+
+
+def open_container(file: BinaryIO) -> InputContainer:
+    """Open a file that holds its video itself; one that only names others, such as a playlist, is refused.
+
+    Raises:
+        av.FFmpegError: It holds none.
+    """
+    return av.open(file, "r", options=_OPTIONS)
 
 
 def uneven_seconds(path: Path | str) -> list[float] | None:
@@ -72,10 +94,8 @@ def uneven_seconds(path: Path | str) -> list[float] | None:
     Raises:
         InputError: No readable video.
     """
-    with _readable(str(path)), av.open(str(path)) as container:
-        if not container.streams.video:
-            raise InputError(f"{path}: no video stream in it")
-        stream = container.streams.video[0]
+    with _open_file(path, str(path)) as file, _readable(str(path)), open_container(file) as container:
+        stream = _stream(container, str(path))
         stream.thread_type = "AUTO"
         # Decoded, since packets may hold frames that are not shown: cut off by an edit list, or only referred to.
         stamps = [frame.pts for frame in container.decode(stream)]
@@ -92,11 +112,7 @@ def _open_file(source: Path | str | bytes, name: str) -> Iterator[BinaryIO]:
     if isinstance(source, bytes):
         yield io.BytesIO(source)
         return
-    try:
-        file = Path(source).open("rb")  # noqa: SIM115 (closed below; errors of the body are not this one's)
-    except OSError as error:
-        raise InputError(f"{name}: {(error.strerror or str(error)).lower()}, but a video file is needed") from None
-    with file:
+    with open_regular(source, "a video file", name) as file:
         yield file
 
 
@@ -107,17 +123,26 @@ def _readable(name: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (av.FFmpegError, ValueError) as error:
+    except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{name}: no readable video ({reason})") from None
 
 
-def _probe(container: InputContainer, bytes_in_file: int, name: str) -> tuple[VideoStream, float]:
+def _stream(container: InputContainer, name: str) -> VideoStream:
     if not container.streams.video:
         raise InputError(f"{name}: no video stream in it")
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise InputError(f"{name}: no readable video (of an unknown codec)")
+    return stream
+
+
+def _probe(container: InputContainer, bytes_in_file: int, name: str) -> tuple[VideoStream, float]:
+    stream = _stream(container, name)
     if max(stream.height, stream.width) > MAX_SIDE:
         raise InputError(f"{name}: {stream.height}x{stream.width} pixels; at most {MAX_SIDE} a side are read")
+    if stream.height * stream.width > MAX_PIXELS:
+        raise InputError(f"{name}: frames of {stream.height}x{stream.width}; at most {MAX_PIXELS:,} pixels are read")
     # Decoders skip what is cut off without a word; only an mp4 lists all of its frames beforehand.
     index = list(stream.index_entries) if "mp4" in container.format.name else []
     readable = sum(entry.pos + entry.size <= bytes_in_file for entry in index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from insvie_lightning.columns import find_columns
 from insvie_lightning.errors import InputError
+from insvie_lightning.files import open_text
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif"})
 
@@ -96,7 +98,7 @@ def keep_source(video: Path | str, output: Path | str) -> None:
     Raises:
         InputError: Both are one file.
     """
-    if Path(output).resolve() == Path(video).resolve():
+    if os.path.realpath(output) == os.path.realpath(video):
         raise InputError(f"the output {output} is the video itself, which would be lost; name another")
 
 
@@ -109,14 +111,14 @@ def _rows(videos: Path, instruction: str | None, given: Mapping[str, str] | None
     if videos.suffix.lower() != ".csv":
         return [{"video": videos.name}]
     try:
-        with videos.open(encoding="utf-8-sig", newline="") as file:
+        with open_text(videos) as file:
             reader = csv.DictReader(file)
             reader.fieldnames = names = [column.strip() for column in reader.fieldnames or []]
             needed = ("video",) if instruction else ("video", "instruction")
             columns = find_columns(names, needed, videos, given)
             return [{meaning: (row.get(column) or "").strip() for meaning, column in columns.items()} for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{videos} is no CSV in UTF-8: {error}") from None
+    except csv.Error as error:
+        raise InputError(f"{videos} is no readable CSV: {error}") from None
 
 
 def unique_keys(names: Iterable[str]) -> list[str]:

@@ -113,8 +113,22 @@ class InsvieCLI(LightningCLI):
         except ArgumentError as error:
             raise InputError(explain(error.message)) from error
         checkpoint = self.config.get(f"{self.config.get('subcommand')}.ckpt_path")
-        if checkpoint and checkpoint not in ("best", "last", "hpc", NEW) and not _exists(checkpoint):
-            raise InputError(f"--ckpt_path {checkpoint}: no such file or folder; last, best and new are legal, too")
+        if checkpoint and checkpoint not in ("best", "last", "hpc", NEW):
+            if not _exists(checkpoint):
+                raise InputError(f"--ckpt_path {checkpoint}: no such file or folder; last, best and new are legal, too")
+            if "://" not in checkpoint:
+                from insvie_lightning.weights.checkpoint import check_checkpoint
+
+                check_checkpoint(Path(checkpoint))
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's verbs without `weights_only`: a recipe cannot ask for checkpoints to be unpickled."""
+        return {verb: {*skipped, "weights_only"} for verb, skipped in LightningCLI.subcommands().items()}
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        # Lightning's own default would unpickle a checkpoint from the network.
+        return super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
 
     def _parse_ckpt_path(self) -> None:
         # Lightning would let the model arguments stored in a checkpoint override the recipe and the command line. Here
@@ -133,12 +147,15 @@ class InsvieCLI(LightningCLI):
             super()._run_subcommand(subcommand)
         except MisconfigurationException as error:  # as a verb that the recipe's classes do not know
             raise InputError(f"{subcommand}: {_one_line(str(error))}") from error
+        except RuntimeError as error:
+            if not (text := str(error)).startswith("Error(s) in loading state_dict"):
+                raise
+            raise InputError(f"the checkpoint is of another model: {_one_line(text)[:300]}") from error
 
     def before_fit(self) -> None:
         """Go on from the newest complete checkpoint of the run folder, unless told otherwise."""
         options = self.config_init["fit"]
         options["ckpt_path"] = resume_path(self.trainer, options["ckpt_path"])
-        options["weights_only"] = True
 
     def _is_built(self) -> bool:
         """Whether a step of building data has nothing to do; then its weights, which take minutes, are not loaded."""
@@ -156,6 +173,8 @@ class InsvieCLI(LightningCLI):
         """Build the trainer, with metrics among its callbacks and checkpoints that a crash cannot break."""
         verb = self.config.get("subcommand")
         config = self.config_init[verb] if verb else self.config_init
+        if config.trainer is None:
+            raise InputError("trainer: expected its settings, got null; give some, or leave the key out")
         callbacks = config.trainer.callbacks or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         try:
@@ -205,7 +224,7 @@ class NamedConfig(ActionConfigFile):
         path = find_config(values)
         try:
             super().__call__(parser, namespace, path, option_string)
-        except (ArgumentError, TypeError) as error:
+        except (ArgumentError, TypeError, ValueError, RecursionError) as error:
             raise InputError(f"{path}: {explain(str(error))}") from error
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from insvie_lightning.errors import InputError
+from insvie_lightning.files import open_regular
 
 ENOUGH = 200
 """A rate over fewer samples is taken over so many: of a large job's many workers some meet bad samples early."""
@@ -54,8 +55,19 @@ class Quarantine:
 
 
 def read_quarantine(path: Path) -> dict[str, str]:
-    """Read key -> reason; empty where nothing was ever bad."""
+    """Read key -> reason; empty where nothing was ever bad. A line that is damaged is passed over.
+
+    Raises:
+        InputError: It cannot be read, or is no regular file.
+    """
     if not path.exists():
         return {}
-    with path.open(encoding="utf-8") as file:
-        return {record["key"]: record["reason"] for record in map(json.loads, file)}
+    found = {}
+    with open_regular(path, "a file of bad samples") as file:
+        for line in file:
+            try:
+                record = json.loads(line)
+                found[str(record["key"])] = str(record["reason"])
+            except (ValueError, LookupError, TypeError, RecursionError):
+                continue  # cut while it was written, or mended by hand: what it said will be found out again
+    return found

@@ -17,13 +17,16 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from insvie_lightning.batch import Clip
-from insvie_lightning.decode import open_video
+from insvie_lightning.decode import open_container, open_video
 from insvie_lightning.errors import InputError
+from insvie_lightning.files import open_regular
 
 Resize = Literal["cover", "stretch", "crop"]
 """How a clip gets another size: keep the aspect and crop, change the aspect, or crop without scaling."""
 
 MAX_FRAMES = 10_000
+MAX_PIXELS = 1_000_000_000
+"""Of all frames of a clip in memory, which takes three bytes each: 40 s of 1080p at 12 frames a second."""
 TICK = Fraction(1, 90_000)
 """Unit of uneven time stamps in seconds: MPEG's clock."""
 
@@ -37,18 +40,26 @@ def read_clip(source: Path | str | bytes, *, max_frames: int | None = None, name
         name: What to call the video in errors; the path by default.
 
     Raises:
-        InputError: As `open_video`, or there are more than 10 000 frames.
+        InputError: As `open_video`, or there are more than 10 000 frames, or 10^9 pixels in all.
     """
     name = name or ("the video" if isinstance(source, bytes) else str(source))
     with open_video(source, name=name) as video:
         images: list[np.ndarray] = []
+        limit = min(MAX_FRAMES, MAX_PIXELS // (video.size[0] * video.size[1]))
+        too_long = InputError(f"{name}: more than {limit} frames of {_by(video.size)}; cut it into shorter clips")
+        if min(video.promised, max_frames or video.promised) > limit:
+            raise too_long  # before minutes are spent on it
         for pixels in video.frames:
-            if len(images) == MAX_FRAMES:
-                raise InputError(f"{name}: more than {MAX_FRAMES} frames; cut it into shorter clips")
+            if len(images) == limit:
+                raise too_long
             images.append(pixels)
             if len(images) == max_frames:
                 break
     return Clip(np.stack(images), video.fps)
+
+
+def _by(size: tuple[int, int]) -> str:
+    return "{}x{}".format(*size)
 
 
 def encode_clip(clip: Clip, *, crf: int = 18, lossless: bool = False) -> bytes:
@@ -111,15 +122,15 @@ def write_frames(
 def read_comment(path: Path | str) -> str:
     """Return what `write_frames` kept in a file as its comment; empty where there is none, or no video."""
     try:
-        with av.open(str(path)) as container:
+        with open_regular(path) as file, open_container(file) as container:
             return container.metadata.get("comment", "")
-    except (av.FFmpegError, OSError):
+    except (av.FFmpegError, OSError, ValueError):
         return ""
 
 
 def is_h264_mp4(data: bytes) -> bool:
     """Tell whether an encoded video that `read_clip` accepts is already what `encode_clip` would make."""
-    with av.open(io.BytesIO(data)) as container:
+    with open_container(io.BytesIO(data)) as container:
         return "mp4" in container.format.name and container.streams.video[0].codec_context.name == "h264"
 
 

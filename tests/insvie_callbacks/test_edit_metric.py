@@ -12,6 +12,7 @@ from insvie_callbacks.edit_metric import EditMetric, edit_metrics, scores_of
 from insvie_lightning.batch import EditBatch, EditedVideos
 from insvie_lightning.errors import InputError
 from insvie_lightning.metrics.per_sample import EditedSample, PerSample
+from insvie_lightning.quarantine import read_quarantine
 
 
 class Brightness(PerSample):
@@ -118,3 +119,29 @@ def test_two_metrics_of_one_name_are_refused_before_they_are_loaded(tmp_path: Pa
     with pytest.raises(InputError, match="2 metrics give the score 'brightness'; one name has room for one"):
         run.fit(Copying(), loader(2), loader(3))
     assert one.metric.prepared == 0  # type: ignore[attr-defined]
+
+
+class Picky(Brightness):
+    """Refuses some samples."""
+
+    def __init__(self, refused: set[str]) -> None:
+        super().__init__()
+        self.refused = refused
+
+    def score(self, sample: EditedSample) -> tuple[float, ...]:
+        if sample.key in self.refused:
+            raise InputError(f"sample {sample.key!r} has no caption")
+        return super().score(sample)
+
+
+def test_a_later_sample_that_is_refused_is_set_aside(tmp_path: Path) -> None:
+    callback = EditMetric(Picky({"k2", "k4"}))
+    (logged,) = trainer(tmp_path, callback).test(Copying(), loader(5), verbose=False)
+    assert logged["brightness"] == pytest.approx((0 + 10 + 30) / 3) and logged["brightness_skipped"] == 2
+    bad = read_quarantine(tmp_path / "quarantine-scores-rank0.jsonl")
+    assert bad == {key: f"Picky: sample {key!r} has no caption" for key in ("k2", "k4")}
+
+
+def test_a_first_sample_that_is_refused_stops_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'k0' has no caption"):
+        trainer(tmp_path, EditMetric(Picky({"k0"}))).test(Copying(), loader(5), verbose=False)

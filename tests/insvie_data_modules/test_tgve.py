@@ -10,6 +10,7 @@ from PIL import Image
 from insvie_data_modules.tgve import EDIT_TYPES, Tgve, read_tgve
 from insvie_lightning.batch import Clip, EditBatch
 from insvie_lightning.errors import InputError
+from insvie_lightning.quarantine import read_quarantine
 from insvie_lightning.video import write_clip
 
 HEADER = (
@@ -109,7 +110,7 @@ def test_names_stay_in_their_folder(tgve: Path) -> None:
 
 def test_other_files_are_named(tgve: Path) -> None:
     (tgve / "instructions.json").write_text('["fish"]')
-    with pytest.raises(InputError, match="must map names of videos to edits"):
+    with pytest.raises(InputError, match="holds a list, but a JSON object is needed"):
         read_tgve(tgve, tgve / "instructions.json")
     (tgve / "instructions.json").write_text("{")
     with pytest.raises(InputError, match="no readable JSON"):
@@ -124,14 +125,15 @@ def test_other_files_are_named(tgve: Path) -> None:
         read_tgve(tgve)
 
 
-def test_broken_frames_are_named(tgve: Path) -> None:
+def test_broken_frames_are_set_aside(tgve: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tgve)
     frames = tgve / "youtube_480p" / "480p_frames" / "cat sun"
     Image.new("RGB", (8, 8)).save(frames / "00009.png")
-    with pytest.raises(InputError, match="6 frames of 2 sizes"):
-        batches(Tgve(tgve))
-    (frames / "00009.png").write_bytes(b"no picture")
-    with pytest.raises(InputError, match="has a frame that cannot be read"):
-        batches(Tgve(tgve))
+    for said in ("6 frames of 2 sizes", "00009.png: no readable picture"):
+        assert [batch.keys for batch in batches(Tgve(tgve, edits=("style",)))] == [("fish_style",)]
+        bad = read_quarantine(tgve / "quarantine-data-rank0.jsonl")
+        assert list(bad) == ["cat_sun_style"] and said in bad["cat_sun_style"]
+        (frames / "00009.png").write_bytes(b"no picture")
 
 
 def test_the_published_videos(shared: Path) -> None:

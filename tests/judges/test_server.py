@@ -197,6 +197,19 @@ def test_address_model_and_key_come_from_the_environment(judge_server, make_ques
     assert judge_server.keys == ["Bearer none", "Bearer general", "Bearer judge"]
 
 
+def test_the_key_is_in_no_message_even_if_the_server_repeats_it(judge_server, make_question, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    judge_server.faults.append((401, {}, {"error": {"message": "Incorrect API key provided: sk-secret."}}))
+    with pytest.raises(Unavailable, match=r"provided: \(the key\)") as refused:
+        server(judge_server).reply(make_question())
+    assert "sk-secret" not in str(refused.value)
+    assert "sk-secret" not in json.dumps(server(judge_server).identity)
+    hidden = Server(MODEL, "http://me:sk-secret@127.0.0.1:9/v1", max_retries=0)
+    with pytest.raises(Unavailable, match=r"//127\.0\.0\.1:9/v1") as refused:
+        hidden.reply(make_question())
+    assert "sk-secret" not in str(refused.value)
+
+
 @pytest.mark.proof
 def test_transformers_serve_is_killed_and_resumed(tiny_vlm, make_question, tmp_path, monkeypatch):
     """The server that comes with transformers, in a process of its own; about 13 s to start, twice."""

@@ -91,6 +91,24 @@ def test_nothing_of_the_run_becomes_markup(tmp_path: Path, make_run: Callable[..
     assert "<b>bold</b>" in page.text
 
 
+def test_no_name_becomes_markup(tmp_path: Path) -> None:
+    """Names of folders, files, metrics and scores come from outside, too."""
+    evil = "<script>alert(1)<img src=x onerror=alert(1)>'\""
+    run = tmp_path / evil
+    samples = run / "samples/step-000010"
+    samples.mkdir(parents=True)
+    quoted = evil.replace('"', '""')
+    (run / "metrics.csv").write_text(f'step,"{quoted}"\n0,1\n5,2\n')
+    (run / "summary.json").write_text(json.dumps({evil: 1.0, f"copy_{evil}": evil, "other": evil}))
+    (run / "config.yaml").write_text(evil)
+    (samples / f"{evil}.source.mp4").write_bytes(b"no video")
+    (samples / "samples.json").write_text(json.dumps([{"key": evil, "instruction": evil, "scores": {evil: 1.0}}]))
+    page = Page(write_report(run, tmp_path / "page.html"))
+    assert page.count("script") == 1 and page.count("img") == 0
+    assert not [attrs for _, attrs in page.tags if any(name.startswith("on") for name in attrs)]
+    assert page.text.count("<script>alert(1)") >= 8
+
+
 def test_page_loads_nothing(tmp_path: Path, make_run: Callable[..., Path]) -> None:
     page = Page(write_report(make_run(tmp_path / "s1")))
     addresses = [

@@ -1,5 +1,6 @@
 """Edit many video files: what is done is skipped, what is bad is set aside with its reason."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,14 +64,14 @@ def edit_in_bulk(
     reasons = folder / QUARANTINE
     reasons.unlink(missing_ok=True)
     quarantine = Quarantine(reasons, max_rate=1.0)  # a table of videos is small: all of it is tried
-    sources = {edit.video.resolve(): edit.video for edit in edits}
-    taken: dict[Path, str] = {}
+    sources = {os.path.realpath(edit.video): edit.video for edit in edits}  # resolve() raises where links go in circles
+    taken: dict[str, str] = {}
     counts = {"edited": 0, "done_before": 0, "bad": 0}
     for edit in edits:
         output = folder / edit.output
         try:
             check(edit)
-            file = output.resolve()
+            file = os.path.realpath(output)
             if file in sources:
                 raise InputError(
                     f"the output {edit.output!r} is the video {sources[file]}, which would be lost; name another"

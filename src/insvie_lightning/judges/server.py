@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -122,7 +123,7 @@ class Server:
     def _client(self) -> openai.OpenAI:
         import openai
 
-        key = os.environ.get("INSVIE_JUDGE_API_KEY") or os.environ.get("OPENAI_API_KEY")
+        key = next(iter(_keys()), None)
         if not key and not self.base_url:
             raise Unavailable(
                 "the judge's server needs a key: set OPENAI_API_KEY or INSVIE_JUDGE_API_KEY, or give the base_url of "
@@ -138,7 +139,7 @@ class Server:
 
     @property
     def _address(self) -> str:
-        return self.base_url or "OpenAI"
+        return re.sub("//[^/]*@", "//", self.base_url) if self.base_url else "OpenAI"  # without user and password
 
     def _create(self, messages: list[dict[str, Any]], schema: dict[str, Any]) -> Any:
         """Send a request, without those options that this server does not know."""
@@ -193,8 +194,16 @@ class Server:
         return f"the judge's server {self._address} {what}; a rerun asks only for what the cache lacks"
 
 
+def _keys() -> list[str]:
+    return [key for name in ("INSVIE_JUDGE_API_KEY", "OPENAI_API_KEY") if (key := os.environ.get(name))]
+
+
 def _said(error: Exception) -> str:
-    return first_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+    """What a server says; some repeat the key that they refuse, which must not get into logs and caches."""
+    said = first_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
+    for key in _keys():
+        said = said.replace(key, "(the key)")
+    return said
 
 
 def _no_retry_without_quota(response: Any) -> None:

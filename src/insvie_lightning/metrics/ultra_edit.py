@@ -1,6 +1,5 @@
 """The six scores by which UltraEdit chooses among edits: CLIP four times, DINOv2 and SSIM."""
 
-import json
 from functools import lru_cache
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from insvie_lightning.errors import InputError, first_line
+from insvie_lightning.files import read_json
 from insvie_lightning.metrics.clip import OPENAI_CLIP, caption_of, clip_encoder
 from insvie_lightning.metrics.per_sample import EditedSample, PerSample
 from insvie_lightning.nets.clip_pixels import Preprocessing
@@ -129,14 +129,19 @@ def load_dino(model: str) -> Any:
 
     folder = model_folder(model, ["config.json", "model.safetensors"], "give the folder as `dino`")
     config = folder / "config.json"
-    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.is_file() else None
+    kind = read_json(config).get("model_type") if config.is_file() else None
     if kind not in _DINO_TYPES:
         raise InputError(f"{folder} is of a model of type {kind!r}; legal are {' and '.join(_DINO_TYPES)}")
     try:
         net, info = AutoModel.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, local_files_only=True
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            local_files_only=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # the libraries have errors of their own for a damaged file
         raise InputError(f"the DINOv2 in {folder} cannot be read: {first_line(error)}") from error
     if info["missing_keys"]:
         raise InputError(

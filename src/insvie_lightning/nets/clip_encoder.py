@@ -3,7 +3,6 @@
 transformers and open_clip are imported when a network is loaded, so that what only names a CLIP starts fast.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from insvie_lightning.errors import InputError, first_line
+from insvie_lightning.files import read_json
 from insvie_lightning.nets.clip_pixels import Preprocessing, clip_pixels, to_tgve_square
 from insvie_lightning.nets.frozen import Frozen
 from insvie_lightning.nets.recent import Recent, fingerprint
@@ -163,7 +163,7 @@ def load_transformers_clip(folder: Path, processor: Path) -> TransformersClip:
         if (folder / "open_clip_config.json").is_file():
             raise InputError(f"{folder} holds a CLIP of open_clip; name it 'open_clip:{folder}'")
         raise InputError(f"{folder} has no config.json: a CLIP is a folder that transformers' save_pretrained wrote")
-    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    kind = read_json(config).get("model_type")
     if kind != "clip":
         raise InputError(f"{config} is of a model of type {kind!r}; legal is 'clip'")
     try:
@@ -172,7 +172,7 @@ def load_transformers_clip(folder: Path, processor: Path) -> TransformersClip:
         )
         pixels = CLIPImageProcessorPil.from_pretrained(processor, local_files_only=True)
         tokenizer = CLIPTokenizer.from_pretrained(processor, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # the libraries have errors of their own for a damaged file
         raise InputError(f"the CLIP in {folder} cannot be read: {first_line(error)}") from error
     if info["missing_keys"]:
         raise InputError(
@@ -195,7 +195,7 @@ def load_open_clip(folder: Path) -> OpenClip:
     try:
         model = open_clip.create_model(f"local-dir:{folder}", require_pretrained=True, weights_only=True)
         tokenize = open_clip.get_tokenizer(f"local-dir:{folder}")
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # the libraries have errors of their own for a damaged file
         raise InputError(f"the CLIP in {folder} cannot be read: {first_line(error)}") from error
     settings, side = model.visual.preprocess_cfg, model.visual.image_size
     height, width = side if isinstance(side, tuple) else (side, side)

@@ -79,7 +79,7 @@ class StableVideo:
             )
         except OSError as error:
             raise absent(base, _ADVICE) from error
-        except (ValueError, TypeError, AttributeError) as error:
+        except Exception as error:  # the libraries have errors of their own for a damaged file
             raise InputError(f"{folder} holds no Stable Video Diffusion: {first_line(error)}") from error
         return cls(pipeline)
 

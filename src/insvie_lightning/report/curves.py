@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 from markupsafe import Markup
 
 from insvie_lightning.errors import InputError
+from insvie_lightning.files import open_text
 from insvie_lightning.report.charts import Curve, line_chart
 from insvie_lightning.report.values import number, show
 
@@ -60,7 +62,7 @@ def read_metrics(path: Path) -> dict[str, Metric]:
         InputError: The file has no column `step`.
     """
     points: dict[str, dict[float, float]] = {}
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+    with open_text(path, "CSV of metrics") as file, _cells(path):
         rows = csv.DictReader(file)
         if "step" not in (rows.fieldnames or ()):
             raise InputError(f"{path} has no column 'step', which the CSVLogger writes; is it another file?")
@@ -70,6 +72,14 @@ def read_metrics(path: Path) -> dict[str, Metric]:
                 if name not in (None, "step", "epoch") and text and math.isfinite(step):
                     points.setdefault(name, {})[step] = _number(text)
     return {name: _metric(values) for name, values in points.items()}
+
+
+@contextmanager
+def _cells(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except csv.Error as error:
+        raise InputError(f"{path} is no readable CSV: {error}") from None
 
 
 def metric_groups(runs: Mapping[str, Metrics]) -> dict[str, list[str]]:

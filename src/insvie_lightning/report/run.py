@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from insvie_lightning.errors import InputError
+from insvie_lightning.files import read_json
 from insvie_lightning.report.curves import Metrics, last_step, read_metrics
 from insvie_lightning.report.media import Budget, Gallery, Sample, preview
 from insvie_lightning.report.score_sheet import SHEET, ScoreSheet, read_sheet
@@ -174,10 +174,4 @@ def _read_json(path: Path, kind: type[dict[str, Any]] | type[list[Any]]) -> Any:
     """Return the content of a JSON file, an empty one where there is none."""
     if not path.is_file():
         return kind()
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{path} is no JSON: {error}") from None
-    if not isinstance(content, kind):
-        raise InputError(f"{path} holds a {type(content).__name__}, but a {kind.__name__} is needed")
-    return content
+    return read_json(path, kind)

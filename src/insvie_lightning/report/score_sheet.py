@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from insvie_lightning.errors import InputError
+from insvie_lightning.files import read_json
 from insvie_lightning.report.published import EDITS, TITLES, Dataset, notes, other_model, published_rows
 from insvie_lightning.report.values import number, show
 
@@ -146,7 +147,7 @@ def read_sheet(folder: Path) -> ScoreSheet | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
         published = content["published"]
         return ScoreSheet(
             title=str(content["title"]),

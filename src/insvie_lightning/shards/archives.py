@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from insvie_lightning.errors import InputError
+from insvie_lightning.files import open_regular
 
 LISTED = pa.schema(
     {
@@ -30,6 +31,8 @@ LISTED = pa.schema(
 holds it, the byte at which it begins there (in a zip: its local header), its bytes there, the zip's checksum of it
 (null for a plain file), and why it cannot be used (empty if it can)."""
 
+MAX_BYTES = 2**30
+"""Of an unpacked member; a video is packed to about its own size, so whatever grows beyond this is no video."""
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED, _CHECKSUM_FOLLOWS = 0x1, 0x8
 _LOCAL_HEADER = struct.Struct("<4s2xHH4xI8xHH")
@@ -54,13 +57,13 @@ def list_videos(folder: Path, root: Path, broken: dict[str, str]) -> Iterator[pa
     for path in zips:
         shard = _shard(path, root)
         try:
-            with zipfile.ZipFile(path) as archive:
+            with open_regular(path, "a zip") as file, zipfile.ZipFile(file) as archive:
                 infos = [info for info in archive.infolist() if not info.is_dir()]
             # Zips made on Windows may hold backslashes.
             paths, shards = [info.filename.replace("\\", "/") for info in infos], [shard] * len(infos)
             offsets, sizes = [info.header_offset for info in infos], [info.compress_size for info in infos]
             yield _batch(folder, paths, shards, offsets, sizes, [info.CRC for info in infos], map(_problem, infos))
-        except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
+        except Exception as error:  # Python's reader raises whatever the bytes lead it into
             broken[path.name] = f"{path.name} is no whole zip ({error}); fetch it again, or join its parts"
 
 
@@ -76,7 +79,7 @@ def unzip_member(read: Callable[[int, int], bytes], offset: int, size: int, name
         name: What to call the zip in errors.
 
     Raises:
-        InputError: There is no member at that byte, or its data is damaged.
+        InputError: There is no member at that byte, or its data is damaged or larger than 2^30 bytes.
     """
     header = read(_LOCAL_HEADER.size, offset)
     signature, flags, method, crc, name_length, extra_length = _LOCAL_HEADER.unpack(header)
@@ -88,9 +91,12 @@ def unzip_member(read: Callable[[int, int], bytes], offset: int, size: int, name
         follows = read(8, begin + size)
         (crc,) = struct.unpack_from("<I", follows, 4 if follows.startswith(b"PK\x07\x08") else 0)
     try:
-        data = zlib.decompress(packed, -zlib.MAX_WBITS) if method == zipfile.ZIP_DEFLATED else packed
+        unpack = zlib.decompressobj(-zlib.MAX_WBITS)
+        data = unpack.decompress(packed, MAX_BYTES) if method == zipfile.ZIP_DEFLATED else packed
     except zlib.error:
         data = b""
+    if len(data) == MAX_BYTES:
+        raise InputError(f"{name}: the member at byte {offset} has more than {MAX_BYTES:,} bytes, which no video needs")
     if zlib.crc32(data) != crc or method not in _METHODS:
         raise InputError(f"{name}: the member at byte {offset} is damaged")
     return data

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow.compute as pc
 
 from insvie_lightning.errors import InputError
+from insvie_lightning.files import read_json
 from insvie_lightning.shards.ledger import read_job
 from insvie_lightning.shards.manifest import open_manifest
 from insvie_lightning.shards.stats import count_reasons
@@ -77,8 +78,8 @@ def read_funnel(folder: Path) -> tuple[Step, ...]:
     if not path.is_file():
         return ()
     try:
-        return tuple(Step(**step) for step in json.loads(path.read_text(encoding="utf-8"))["steps"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return tuple(Step(**step) for step in read_json(path)["steps"])
+    except (InputError, KeyError, TypeError):
         raise InputError(f"{path} is no readable funnel; remove it, and the step's next run writes it anew") from None
 
 

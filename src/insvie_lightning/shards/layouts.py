@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 from insvie_lightning.batch import Origin
 from insvie_lightning.errors import InputError
+from insvie_lightning.files import open_text, read_json
 
 HEADERS = (
     ("video", "instruct"),
@@ -108,9 +108,9 @@ def _read_csv(path: Path, source_dir: Path, edited_dir: Path) -> Iterator[Entry]
 def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield (number, cells) of each row that is not empty."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with open_text(path) as file:
             yield from ((number, row) for number, row in enumerate(csv.reader(file), start=1) if row)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
         raise InputError(f"{path} is no readable CSV: {error}") from None
 
 
@@ -152,11 +152,8 @@ def leads_outside(name: str) -> bool:
 
 
 def _read_instructions(path: Path, source_dir: Path, edited_dir: Path) -> Iterator[Entry]:
-    try:
-        instructions = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is no readable JSON: {error}") from None
-    if not isinstance(instructions, dict) or not all(isinstance(text, str) for text in instructions.values()):
+    instructions = read_json(path)
+    if not all(isinstance(text, str) for text in instructions.values()):
         raise InputError(f'{path} must map names of videos to sentences, such as {{"cat.mp4": "make it a dog"}}')
     names = sorted(video.name for video in source_dir.glob("*") if video.is_file())
     if not names:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from insvie_lightning.errors import InputError
+from insvie_lightning.files import read_json
 from insvie_lightning.shards.manifest import finished_shards
 
 JOB = "job.json"
@@ -241,14 +242,12 @@ def read_job(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: The file is broken.
     """
-    try:
-        job = json.loads((folder / JOB).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.lexists(folder / JOB):
         return {}
-    except (OSError, ValueError):
-        job = None
-    if not isinstance(job, dict):
-        raise InputError(f"{folder / JOB} is no readable JSON object; remove it to build the data set anew elsewhere")
+    try:
+        job: dict[str, Any] = read_json(folder / JOB)
+    except InputError as error:
+        raise InputError(f"{error}; remove it to build the data set anew elsewhere") from None
     return job
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from insvie_lightning.errors import InputError, first_line, nearest
+from insvie_lightning.files import open_regular
 from insvie_lightning.shards.mapped import map_rows
 from insvie_lightning.shards.record import COLUMNS, LATER
 
@@ -124,10 +125,14 @@ def open_manifest(folder: Path | str) -> Manifest:
     folder = Path(folder)
     parts = find_parts(folder)
     whole = folder / COMPACT
-    if whole.exists() and (pq.read_schema(whole).metadata or {}).get(_PARTS) == _fingerprint(parts):
+    if whole.exists() and _made_of(whole) == _fingerprint(parts):
         parts = [whole]
     schemas = [_read_schema(part) for part in parts]
-    return Manifest(folder, tuple(parts), pa.unify_schemas([pa.schema(COLUMNS), *schemas]))
+    try:
+        schema = pa.unify_schemas([pa.schema(COLUMNS), *schemas])
+    except pa.ArrowException as error:
+        raise InputError(f"{folder} is no readable manifest: {first_line(error)}") from None
+    return Manifest(folder, tuple(parts), schema)
 
 
 def compact(folder: Path | str) -> Path:
@@ -209,6 +214,16 @@ def read_part(path: Path, columns: list[str] | None = None) -> pa.Table:
     return table if columns else pa.concat_tables([table, absent.empty_table()], promote_options="default")
 
 
+def _made_of(whole: Path) -> bytes | None:
+    """Return the fingerprint of the parts that a compact manifest was made of; None where it cannot be read."""
+    try:
+        with _open_part(whole) as file:
+            found: bytes | None = (file.schema_arrow.metadata or {}).get(_PARTS)
+            return found
+    except InputError:
+        return None  # the parts are the truth
+
+
 def _read_schema(path: Path) -> pa.Schema:
     with _open_part(path) as file:
         return file.schema_arrow.remove_metadata()
@@ -216,13 +231,16 @@ def _read_schema(path: Path) -> pa.Schema:
 
 @contextmanager
 def _open_part(path: Path) -> Iterator[pq.ParquetFile]:
+    open_regular(path, "a manifest").close()
     try:
         # ParquetFile, because read_table would look at the sibling files and infer partitions from the path.
         with pq.ParquetFile(path) as file:
             if missing := COLUMNS.keys() - LATER - set(file.schema_arrow.names):
                 raise InputError(f"{path} is no manifest: it has no column {min(missing)!r}")
             yield file
-    except (OSError, pa.ArrowException) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:  # ValueError: names that are no UTF-8
         raise InputError(f"{path} is no readable manifest: {first_line(error)}") from None
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from insvie_lightning.batch import Triplet
-from insvie_lightning.errors import InputError
+from insvie_lightning.errors import InputError, first_line
+from insvie_lightning.files import open_regular
 from insvie_lightning.shards.archives import unzip_member
 from insvie_lightning.shards.manifest import open_manifest
 from insvie_lightning.shards.record import to_record
@@ -36,13 +37,18 @@ def read_member(shard: Path | str, offset: int, size: int) -> bytes:
     Raises:
         InputError: The shard is absent, or ends before the member does; or the member of a zip is damaged.
     """
-    try:
-        file = _open(str(shard))
-    except OSError as error:
-        raise InputError(f"{shard} cannot be read: {error.strerror}") from None
+    file = _open(str(shard))
 
     def read(size: int, offset: int) -> bytes:
-        data = os.pread(file.descriptor, size, offset)
+        # Compared before they are read: a manifest may promise more than the memory holds.
+        if not 0 <= offset <= offset + size <= os.fstat(file.descriptor).st_size:
+            raise InputError(f"{shard} is cut: bytes {offset} to {offset + size} are not all there")
+        try:
+            data = os.pread(file.descriptor, size, offset)
+        except OSError as error:
+            raise InputError(
+                f"{shard}: bytes {offset} to {offset + size} cannot be read: {first_line(error)}"
+            ) from None
         if len(data) < size:
             raise InputError(f"{shard} is cut: bytes {offset} to {offset + size} are not all there")
         return data
@@ -123,4 +129,5 @@ class _OpenFile:
 
 @lru_cache(maxsize=64)
 def _open(path: str) -> _OpenFile:
-    return _OpenFile(os.open(path, os.O_RDONLY))
+    with open_regular(path, "a shard") as file:
+        return _OpenFile(os.dup(file.fileno()))

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from insvie_lightning.errors import InputError
+from insvie_lightning.errors import InputError, first_line
+from insvie_lightning.files import open_regular
 from insvie_lightning.shards.manifest import find_parts, read_part
 from insvie_lightning.shards.progress import track
 from insvie_lightning.shards.read import read_member, shard_of
@@ -93,8 +94,15 @@ def _check_shard(tar: Path, rows: list[dict[str, Any]]) -> Iterator[Problem]:
     if not tar.is_file():
         yield Problem(tar.name, "", "the tar is missing")
         return
+    try:
+        yield from _check_members(tar, rows)
+    except (InputError, OSError) as error:  # no permission, or a disk that fails
+        yield Problem(tar.name, "", f"the tar cannot be read: {first_line(error)}")
+
+
+def _check_members(tar: Path, rows: list[dict[str, Any]]) -> Iterator[Problem]:
     sound = True
-    with tar.open("rb") as file:
+    with open_regular(tar, "a tar") as file:
         for row in rows:
             if row["shard"] != tar.name:
                 sound = False

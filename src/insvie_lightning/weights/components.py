@@ -1,6 +1,8 @@
 """The parts of a pretrained text-to-video model, in the folder layout that diffusers uses for CogVideoX."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
 from transformers import AutoTokenizer, T5EncoderModel
 
-from insvie_lightning.errors import InputError
+from insvie_lightning.errors import InputError, first_line
 from insvie_lightning.nets.hub import absent, model_folder
 from insvie_lightning.nets.patch_vae import PatchVAE
 
@@ -43,16 +45,14 @@ def load_components(base: str, dtype: torch.dtype = torch.float32) -> Components
         InputError: When the weights are neither in the folder, nor in the cache, nor to be had from the hub.
     """
     where = base_folder(base)
-    try:
+    with _named(base):
         return Components(
-            transformer=CogVideoXTransformer3DModel.from_pretrained(where, subfolder="transformer", torch_dtype=dtype),
+            transformer=_load(CogVideoXTransformer3DModel, where / "transformer", torch_dtype=dtype),
             vae=load_vae(base, dtype),
-            text_encoder=T5EncoderModel.from_pretrained(where, subfolder="text_encoder", dtype=dtype),
-            tokenizer=AutoTokenizer.from_pretrained(where, subfolder="tokenizer"),
+            text_encoder=_load(T5EncoderModel, where / "text_encoder", dtype=dtype),
+            tokenizer=AutoTokenizer.from_pretrained(where, subfolder="tokenizer", trust_remote_code=False),
             scheduler=CogVideoXDDIMScheduler.from_pretrained(where, subfolder="scheduler"),
         )
-    except OSError as error:
-        raise absent(base, _ADVICE) from error
 
 
 def load_vae(base: str, dtype: torch.dtype = torch.float32) -> Any:
@@ -62,11 +62,29 @@ def load_vae(base: str, dtype: torch.dtype = torch.float32) -> Any:
     """
     folder = base_folder(base)
     folder = folder / "vae" if (folder / "vae").is_dir() else folder
+    with _named(base):
+        kind = PatchVAE if PatchVAE.load_config(folder).get("_class_name") == "PatchVAE" else AutoencoderKLCogVideoX
+        return _load(kind, folder, torch_dtype=dtype)
+
+
+def _load(kind: Any, folder: Path, **options: Any) -> Any:
+    """Load a model whose every weight is in its folder, as safetensors: what is absent would be random."""
+    model, told = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **options)
+    if missing := sorted(told["missing_keys"]):
+        raise InputError(f"{folder} lacks {len(missing)} weights of a {kind.__name__}, such as {missing[0]}")
+    return model
+
+
+@contextmanager
+def _named(base: str) -> Iterator[None]:
     try:
-        kind = PatchVAE if PatchVAE.load_config(folder)["_class_name"] == "PatchVAE" else AutoencoderKLCogVideoX
-        return kind.from_pretrained(folder, torch_dtype=dtype)
+        yield
+    except InputError:
+        raise
     except OSError as error:
         raise absent(base, _ADVICE) from error
+    except Exception as error:  # each library has errors of its own for a file that is none of its own
+        raise InputError(f"a file of the base {base} is damaged, or of another kind: {first_line(error)}") from error
 
 
 def hash_encoder(base: str) -> str:

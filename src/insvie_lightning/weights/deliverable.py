@@ -6,8 +6,7 @@ frozen base nor anything that only resuming needs; that is the business of Light
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from insvie_lightning.errors import InputError
+from insvie_lightning.errors import InputError, first_line
+from insvie_lightning.files import open_regular, read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +96,9 @@ def load_deliverable(folder: Path) -> Deliverable:
         InputError: When the folder is not one, or a file of it is damaged.
     """
     settings = read_settings(folder)
-    with _named(folder):
-        raw = load_file(folder / "raw.safetensors")
-        ema = load_file(folder / "ema.safetensors") if (folder / "ema.safetensors").exists() else None
-    return Deliverable(settings, raw, ema, settings.pop("ema_updates"))
+    raw = _load(folder, "raw.safetensors")
+    ema = _load(folder, "ema.safetensors") if (folder / "ema.safetensors").exists() else None
+    return Deliverable(settings, raw, ema, int(settings.pop("ema_updates", 0)))
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -110,10 +109,12 @@ def read_settings(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: When the folder is no deliverable, or the file is damaged.
     """
-    with _named(folder):
-        settings: dict[str, Any] = json.loads((folder / "editor.json").read_text())
-    if "base" in settings and (folder / settings["base"]).is_dir():
-        settings["base"] = str(folder / settings["base"])
+    _require(folder, "editor.json")
+    settings: dict[str, Any] = read_json(folder / "editor.json")
+    if not isinstance(base := settings.get("base", ""), str) or not isinstance(settings.get("ema_updates", 0), int):
+        raise InputError(f"{folder / 'editor.json'} is damaged: its base is no text, or its ema_updates no number")
+    if base and os.path.isdir(folder / base):
+        settings["base"] = str(folder / base)
     return settings
 
 
@@ -140,14 +141,21 @@ def check_settings(made: dict[str, Any], own: dict[str, Any], base: str, folder:
             )
 
 
-@contextmanager
-def _named(folder: Path) -> Iterator[None]:
+def _load(folder: Path, name: str) -> dict[str, Tensor]:
+    _require(folder, name)
+    open_regular(folder / name, "a file of weights").close()
     try:
-        yield
-    except FileNotFoundError as error:
+        weights = load_file(folder / name)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"a file of the trained editor in {folder} is damaged: {name}: {first_line(error)}") from error
+    if broken := [key for key, value in weights.items() if not bool(torch.isfinite(value).all())]:
+        raise InputError(f"{folder / name} is spoilt: {broken[0]} has values that are nan or infinite")
+    return weights
+
+
+def _require(folder: Path, name: str) -> None:
+    if not (folder / name).exists():
         raise InputError(
-            f"{folder} is not a trained editor: {Path(error.filename or 'raw.safetensors').name} is missing; legal is "
-            "the `weights` folder that `insvie fit` writes"
-        ) from error
-    except (json.JSONDecodeError, SafetensorError) as error:
-        raise InputError(f"a file of the trained editor in {folder} is damaged: {error}") from error
+            f"{folder} is not a trained editor: {name} is missing; legal is the `weights` folder that `insvie fit` "
+            "writes"
+        )

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from insvie_lightning.errors import InputError, first_line
+from insvie_lightning.files import open_regular
 
 FILE = "mp_rank_00_model_states.pt"
 TRANSFORMER, VAE = "model.diffusion_model.", "first_stage_model."
@@ -74,23 +75,36 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     if not file.is_file():
         raise InputError(f"{file} does not exist; legal is a file of weights")
-    try:
-        if file.suffix == ".safetensors":
+    if file.suffix == ".safetensors":
+        try:
             with safe_open(file, "pt") as opened:
                 return {key: opened.get_tensor(key) for key in opened.keys()}, dict(opened.metadata() or {})  # noqa: SIM118
-        with torch.serialization.safe_globals(_ARRAYS):
-            content = torch.load(file, "cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except Exception as error:  # torch's reader of pickles raises whatever the bytes lead it into
-        code = re.search(r"GLOBAL (\S+)", str(error))
-        if code:
-            raise InputError(f"{file} holds code ({code[1]}), which is not run; legal is a file of tensors") from error
-        raise InputError(f"{file} is damaged, cut off, or no file of weights: {first_line(error)}") from error
+        except Exception as error:
+            raise InputError(f"{file} is damaged, cut off, or no file of weights: {first_line(error)}") from error
+    content = load_plain(file)
     rest = content if isinstance(content, dict) else {}
     state = next((rest[name] for name in _WRAPPERS if isinstance(rest.get(name), Mapping)), rest)
     tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     if not tensors:
         raise InputError(f"{file} holds no tensors by name, neither at its top nor under {', '.join(_WRAPPERS)}")
     return tensors, {key: value for key, value in rest.items() if value is not state}
+
+
+def load_plain(file: Path) -> Any:
+    """The content of a torch file of tensors, numbers and text; tensors stay on the disk until they are used.
+
+    Raises:
+        InputError: When the file is damaged, or holds code, which is not run.
+    """
+    open_regular(file, "a file of weights").close()
+    try:
+        with torch.serialization.safe_globals(_ARRAYS):
+            return torch.load(file, "cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
+    except Exception as error:  # torch's reader of pickles raises whatever the bytes lead it into
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        if code:
+            raise InputError(f"{file} holds code ({code[1]}), which is not run; legal is a file of tensors") from error
+        raise InputError(f"{file} is damaged, cut off, or no file of weights: {first_line(error)}") from error
 
 
 def read_checkpoint(file: Path) -> SatCheckpoint:
