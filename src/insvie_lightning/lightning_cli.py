@@ -21,6 +21,7 @@ from torchmetrics import Metric
 
 from insvie_lightning.config import find_config
 from insvie_lightning.errors import InputError, nearest
+from insvie_lightning.fsdp import FullySharded
 from insvie_lightning.plugins import GROUP, available, load_plugins
 
 NOISE = (
@@ -135,11 +136,16 @@ class InsvieCLI(LightningCLI):
         self.config_init["predict"]["return_predictions"] = False
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer, the metrics among its callbacks; an argument that Lightning refuses is bad input."""
+        """Build the trainer, the metrics among its callbacks; an argument that Lightning refuses is bad input.
+
+        The strategy `fsdp` is FSDP2, as `-c fsdp`: Lightning's own of that name does not suit uneven work.
+        """
         verb = self.config.get("subcommand")
         config = self.config_init[verb] if verb else self.config_init
         callbacks = config.trainer.callbacks or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        if config.trainer.strategy == "fsdp":
+            kwargs["strategy"] = FullySharded()
         try:
             return super().instantiate_trainer(callbacks=[*callbacks, *config.metrics], **kwargs)
         except (ValueError, MisconfigurationException) as error:

@@ -16,6 +16,7 @@ from insvie_lightning.diffusion.guidance import Guidance
 from insvie_lightning.editors import InsViE
 from insvie_lightning.errors import InputError
 from insvie_lightning.lightning_cli import InsvieCLI
+from insvie_lightning.metrics.per_sample import samples_of
 from insvie_lightning.nets.latents import encode_pixels, to_device_pixels
 from insvie_lightning.nets.perceptual import PerceptualLoss
 from insvie_lightning.weights.deliverable import trainable_weights
