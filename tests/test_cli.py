@@ -363,3 +363,12 @@ def test_the_package_offers_its_public_names_and_no_other() -> None:
     assert insvie_lightning.Triplet is Triplet
     with pytest.raises(AttributeError, match="'insvie_lightning' has no attribute 'Tripplet'"):
         _ = insvie_lightning.Tripplet
+
+
+def test_the_strategy_fsdp_is_fsdp2() -> None:
+    from insvie_lightning.fsdp import FullySharded
+    from insvie_lightning.lightning_cli import InsvieCLI
+
+    for args in (["--trainer.strategy=fsdp"], ["-c", "fsdp"]):
+        built = InsvieCLI(["-c", "s1", *args, "--trainer.accelerator=cpu", "--trainer.devices=1"], run=False)
+        assert isinstance(built.trainer.strategy, FullySharded)

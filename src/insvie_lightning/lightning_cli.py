@@ -23,6 +23,7 @@ from torchmetrics import Metric
 from insvie_lightning.checkpoints import NEW, AtomicCheckpointIO, resume_path
 from insvie_lightning.config import find_config
 from insvie_lightning.errors import InputError, nearest
+from insvie_lightning.fsdp import FullySharded
 from insvie_lightning.plugins import GROUP, available, load_plugins
 
 NOISE = (
@@ -170,13 +171,18 @@ class InsvieCLI(LightningCLI):
         self.config_init["predict"]["return_predictions"] = False
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer, with metrics among its callbacks and checkpoints that a crash cannot break."""
+        """Build the trainer, with metrics among its callbacks and checkpoints that a crash cannot break.
+
+        The strategy `fsdp` is FSDP2, as `-c fsdp`: Lightning's own of that name does not suit uneven work.
+        """
         verb = self.config.get("subcommand")
         config = self.config_init[verb] if verb else self.config_init
         if config.trainer is None:
             raise InputError("trainer: expected its settings, got null; give some, or leave the key out")
         callbacks = config.trainer.callbacks or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        if config.trainer.strategy == "fsdp":
+            kwargs["strategy"] = FullySharded()
         try:
             trainer = super().instantiate_trainer(callbacks=[*callbacks, *config.metrics], **kwargs)
         except (ValueError, MisconfigurationException) as error:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
 
+from insvie_lightning.errors import InputError
 from insvie_lightning.nets import sharing
 from insvie_lightning.nets.sharing import Sharing, activate, place
 
@@ -153,3 +155,11 @@ def test_large_blocks_are_sharded_by_their_own_blocks(monkeypatch: pytest.Monkey
     monkeypatch.setattr(sharing, "LARGEST_BLOCK", 10)
     stack = net["list"][0]  # type: ignore[index]
     assert list(sharing._blocks(net)) == [*stack.blocks, stack]
+
+
+def test_other_ways_to_share_are_refused() -> None:
+    from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
+
+    with pytest.raises(InputError, match="not shared by FSDPStrategy here; legal is FSDP2, as by `-c fsdp`"):
+        Sharing.of(SimpleNamespace(strategy=FSDPStrategy()))
+    assert Sharing.of(SimpleNamespace(strategy=DDPStrategy())) is None

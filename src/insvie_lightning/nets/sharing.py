@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from insvie_lightning.errors import InputError
@@ -60,7 +60,7 @@ class Sharing:
 
     @classmethod
     def of(cls, trainer: Any) -> Sharing | None:
-        """Sharing as a trainer's strategy asks for it: FSDP2 under both FSDP strategies of Lightning, None else.
+        """Sharing as a trainer's strategy asks for it; None where every rank has all weights.
 
         Raises:
             InputError: The strategy shares weights in a way that does not suit uneven work.
@@ -68,12 +68,12 @@ class Sharing:
         from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
         strategy = trainer.strategy
-        if isinstance(strategy, DeepSpeedStrategy):
-            raise InputError("weights are not shared by DeepSpeed here; legal is FSDP2, the overlay `-c fsdp`")
+        if isinstance(strategy, DeepSpeedStrategy | FSDPStrategy):
+            raise InputError(
+                f"weights are not shared by {type(strategy).__name__} here; legal is FSDP2, as by `-c fsdp`"
+            )
         if isinstance(strategy, ModelParallelStrategy):
             return cls(strategy.device_mesh["data_parallel"])
-        if isinstance(strategy, FSDPStrategy):
-            return cls(init_device_mesh(strategy.root_device.type, (strategy.world_size,)))
         return None
 
     def take_turns(self) -> None:
@@ -90,12 +90,13 @@ class Sharing:
         if any(isinstance(module, FSDPModule) for module in net.modules()):
             return net
         blocks: list[nn.Module] = list(_blocks(net))
-        units: list[nn.Module] = [*blocks, net] if rest else blocks
+        units = [*blocks, net] if rest else blocks
+        unit: Any
         for unit in units:
             fully_shard(unit, mesh=self.mesh, reshard_after_forward=True)
         for unit in reversed(units):
             # Usually done by the first forward, which a rank that only takes part may never run; nothing public does.
-            unit._get_fsdp_state()._lazy_init()  # type: ignore[operator]
+            unit._get_fsdp_state()._lazy_init()
             number = len(self._units)
             self._units.append(unit)
             # Before FSDP's own hook, which finds the unit gathered; and the lock around both.
