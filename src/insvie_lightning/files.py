@@ -9,14 +9,14 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, TextIO
 
 from insvie_lightning.errors import InputError, first_line
 
 _NON_BLOCKING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
-def open_regular(path: Path | str, needed: str = "a file", name: str | None = None) -> BinaryIO:
+def open_regular(path: Path | str, needed: str = "a file", name: str | None = None) -> io.BufferedReader:
     """Open a regular file to read bytes.
 
     Neither a pipe, which would be waited for, nor a device, which may never end, nor a folder is one; a link is
