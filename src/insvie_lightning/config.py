@@ -1,6 +1,7 @@
 """Named configs: where the shipped recipes are, and which of them a name on the command line means."""
 
 import os
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import yaml
 from insvie_lightning.errors import InputError, nearest
 from insvie_lightning.files import open_text
 
-_MAX_CHARACTERS, _MAX_VALUES = 1_000_000, 100_000
+_MAX_CHARACTERS, _MAX_VALUES, _MAX_DEPTH = 1_000_000, 100_000, 100
+_BRACKETS = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
 def config_root() -> Path:
@@ -43,6 +45,9 @@ def check_recipe(path: Path) -> None:
         text = file.read(_MAX_CHARACTERS + 1)
     if len(text) > _MAX_CHARACTERS:
         raise InputError(f"{path} is no recipe: it has more than {_MAX_CHARACTERS:,} characters")
+    # The parser takes the square of the depth in seconds.
+    if max(accumulate(_BRACKETS.get(character, 0) for character in text), default=0) > _MAX_DEPTH:
+        raise InputError(f"{path} is no recipe: it is nested too deeply")
     try:
         content = yaml.safe_load(text)
     except (RecursionError, ValueError):  # ValueError: a number of too many digits

@@ -11,7 +11,7 @@ from corrupter import PLACES
 from doors import DOORS, Door
 from trial import LATE, Larder, Outcome, attempt, fault_names
 
-SMALL = ("cut in half", "noise", "a pipe")
+SMALL = ("empty", "noise", "a pipe")
 """Of each kind of file, through the first door."""
 FIRST = {door.kind: door for door in reversed(DOORS)}
 
@@ -53,7 +53,7 @@ def test_a_picture_that_cannot_be_opened_is_set_aside(fault: str, larder: Larder
         ("video", "a playlist", "no readable video"),
         ("video", "a bomb of 4 gigapixels", "pixels are read"),
         ("picture", "a bomb of 1.6 gigapixels", "it is too large"),
-        ("zip", "names that leave", "no such file"),
+        ("zip", "names that leave", "source clip: no readable video"),
         ("JSON", "nested deeply", "nested too deeply"),
         ("YAML", "a bomb of aliases", "with its aliases it has more than 100,000 values"),
         ("YAML", "a callable", "a recipe may not name 'os.system'"),

@@ -69,7 +69,7 @@ def test_key_cannot_reach_outside_its_folder(tmp_path: Path, make_run: Callable[
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("summary.json", "{", "is no JSON"),
+        ("summary.json", "{", "is no readable JSON"),
         ("summary.json", "[1]", "holds a list"),
         ("samples/step-000400/samples.json", '[{"instruction": "x"}]', "an entry is not"),
         ("samples/step-000400/samples.json", '[{"key": "a", "scores": 3}]', "an entry is not"),

@@ -110,7 +110,10 @@ def read_settings(folder: Path) -> dict[str, Any]:
         InputError: When the folder is no deliverable, or the file is damaged.
     """
     _require(folder, "editor.json")
-    settings: dict[str, Any] = read_json(folder / "editor.json")
+    try:
+        settings: dict[str, Any] = read_json(folder / "editor.json")
+    except InputError as error:
+        raise InputError(f"a file of the trained editor in {folder} is damaged: {error}") from error
     if not isinstance(base := settings.get("base", ""), str) or not isinstance(settings.get("ema_updates", 0), int):
         raise InputError(f"{folder / 'editor.json'} is damaged: its base is no text, or its ema_updates no number")
     if base and os.path.isdir(folder / base):
