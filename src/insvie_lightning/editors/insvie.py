@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -236,6 +237,8 @@ class InsViE(LightningModule):
         for name, kind in (("guidance", Guidance), ("condition_dropout", ConditionDropout)):
             if isinstance(stored.get(name), dict):
                 stored[name] = kind(**stored[name])
+        if unknown := sorted(stored.keys() - signature(cls).parameters.keys()):
+            raise InputError(f"{folder} is of another editor: {cls.__name__} takes no {unknown[0]!r}")
         editor = cls(**stored)
         editor.base_dtype = dtype
         editor.configure_model()

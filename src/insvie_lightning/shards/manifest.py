@@ -237,11 +237,21 @@ def _open_part(path: Path) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(path) as file:
             if missing := COLUMNS.keys() - LATER - set(file.schema_arrow.names):
                 raise InputError(f"{path} is no manifest: it has no column {min(missing)!r}")
+            _check_columns(path, file.schema_arrow)
             yield file
     except InputError:
         raise
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:  # ValueError: names that are no UTF-8
         raise InputError(f"{path} is no readable manifest: {first_line(error)}") from None
+
+
+def _check_columns(path: Path, schema: pa.Schema) -> None:
+    for name in schema.names:
+        if schema.names.count(name) > 1:
+            raise InputError(f"{path} is no manifest: it has the column {name!r} twice")
+        found, needed = schema.field(name).type, COLUMNS.get(name, pa.float64())
+        if pa.types.is_floating(found) and not pa.types.is_floating(needed):
+            raise InputError(f"{path} is no manifest: its column {name!r} holds {found}, but {needed} is needed")
 
 
 def _numbered(rows: pa.RecordBatchReader) -> pa.RecordBatchReader:

@@ -63,7 +63,10 @@ def to_record(row: Mapping[str, Any]) -> dict[str, Any]:
     # SQL sorts NaN above every number, so a failed score must be absent lest it pass `judge >= 4`.
     record["scores"] = {name: value for name, value in scores.items() if value is not None and value == value}
     lineage = row.get("lineage") or {}
-    record["lineage"] = json.loads(lineage) if isinstance(lineage, str) else dict(lineage)
+    try:
+        record["lineage"] = json.loads(lineage) if isinstance(lineage, str) else dict(lineage)
+    except (ValueError, RecursionError):
+        raise InputError(f"the lineage of {row.get('key')!r} is no readable JSON") from None
     return record
 
 
