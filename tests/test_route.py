@@ -220,9 +220,9 @@ def toy_editor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("toy_editor")
     root = [f"--trainer.default_root_dir={folder}", "--trainer.enable_progress_bar=false"]
     assert main(["predict", "-c", "build_toy", f"--model.output={folder / 'data'}", *root]) == 0
-    latents = [f"--model.shards={folder / 'data'}", f"--model.output={folder / 'latents'}", "--model.base=toy"]
-    read = [f"--data.shards={folder / 'data'}", "--data.frames=9", "--data.size=[64, 96]", "--data.batch_size=64"]
-    cpu = ["--data.num_workers=0", "--trainer.accelerator=cpu"]
+    latents = [f"--model.output={folder / 'latents'}", "--model.base=toy", "--model.frames=9", "--model.size=[64, 96]"]
+    read = [f"--data.shards={folder / 'data'}", "--data.batch_size=64", "--data.num_workers=0"]
+    cpu = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.precision=32-true"]
     assert main(["predict", "-c", "build_latents", *latents, *read, *cpu, *root]) == 0
     stage = "{name: s1, steps: 400, where: \"judge >= 4 and edit_type in ('recolour', 'background')\"}"
     data = [f"--data.shards={folder / 'latents'}", f"--data.stages=[{stage}]", "--data.batch_size=8"]
