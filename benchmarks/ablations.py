@@ -1,14 +1,14 @@
 """InsViE's ablations (paper 5.4 and 10) in the toy world: what each part of the recipe is worth, with its spread.
 
 Command:  python benchmarks/ablations.py [--steps-scale 0.05] [--seeds 3] [--only no_judge no_flow] [--folder DIR]
-Hardware: two CPU cores. May be killed at any time and run again: a run that has its
-          `result.json` is not made anew, and results of other settings are refused.
+Hardware: two CPU cores. May be killed at any time and run again: a run that has its `result.json` is not made anew,
+          and results of other settings are refused.
 Result:   a table of the differences to the full recipe, seed by seed: mean and standard deviation of recolour accuracy,
           removal accuracy and PSNR on held-out scenes, written to `benchmarks/ablations.md` whatever it says.
 
-Every run is what a user types: `insvie fit -c curriculum -c toy -c ablations/NAME`, then `insvie test -c test_toy`.
-All share one data set, half of which is flawed in the ways that the filters are there for. Stages that need no pixels are
-fed with cached latents of it. As many runs are made at a time as there are cores, each on one of them.
+A run is what a user types: `insvie fit -c curriculum -c toy -c ablations/NAME`, then `insvie test -c test_toy`.
+All share one data set, half of which is flawed in the ways that the filters are there for. Stages that need no pixels
+are fed with its cached latents. As many runs are made at a time as there are cores, each on one of them.
 """
 
 from __future__ import annotations
