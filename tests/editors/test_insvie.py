@@ -199,23 +199,6 @@ def test_bfloat16_weights_need_mixed_precision(make_editor: Make, base: Path) ->
         editor.configure_model()
 
 
-def test_only_samples_below_the_highest_timestep_are_decoded(
-    make_editor: Make, batch: EditBatch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    editor = make_editor(lpips_weight=1.0, perceptual=replace(SQUEEZE, max_timestep=500))
-    monkeypatch.setattr(editor, "_draw", lambda z, generator: (torch.tensor([10, 700, 499, 500]), torch.ones_like(z)))
-    seen: list[int] = []
-
-    def look(_: object, __: object, clean: Tensor, target: Tensor, *___: object) -> Tensor:
-        seen.append(len(clean))
-        assert torch.equal(target, to_device_pixels(batch.edited)[[0, 2]])  # type: ignore[arg-type]
-        return torch.tensor([1.0, 2.0])
-
-    monkeypatch.setattr("insvie_lightning.editors.insvie.chunk_lpips", look)
-    assert float(editor.training_step(batch, 0)) == pytest.approx(3 / 4)
-    assert seen == [2]
-
-
 def test_the_kernel_of_attention_is_timed_once_for_a_shape(make_editor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     editor, asked = make_editor(), []
     fastest = "insvie_lightning.editors.insvie.fastest_kernel"

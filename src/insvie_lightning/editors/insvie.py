@@ -7,7 +7,7 @@ value is whose, the recipes in `configs/` which one is used.
 import copy
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from inspect import signature
@@ -15,18 +15,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers.optimization import get_scheduler
 from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
-from insvie_lightning.batch import PIXELS_PER_LATENT, Clip, EditBatch, EditedVideos, Position
+from insvie_lightning.batch import Clip, EditBatch, EditedVideos, Position
 from insvie_lightning.diffusion.conditioning import (
     CELLS,
     ConditionDropout,
-    add_source_noise,
     draw_cells,
     draw_identity_pairs,
     drop_conditions,
@@ -35,9 +32,10 @@ from insvie_lightning.diffusion.conditioning import (
 from insvie_lightning.diffusion.guidance import Guidance, guided
 from insvie_lightning.diffusion.losses import frame_weighted_mse
 from insvie_lightning.diffusion.sampling import Sampler, build_scheduler, sample
-from insvie_lightning.diffusion.schedule import add_noise, clean_from_velocity, stratified_timesteps, velocity
 from insvie_lightning.editors.editor import Editor
 from insvie_lightning.editors.flops import training_flops
+from insvie_lightning.editors.objective import draw_noised, encode_clips, lpips_of_prediction, weight_of_stage
+from insvie_lightning.editors.optimizer import LRSchedule, adamw, clip_gradients
 from insvie_lightning.editors.options import EditOptions
 from insvie_lightning.errors import InputError
 from insvie_lightning.nets.attention import Kernel, fastest_kernel, use_attention
@@ -50,7 +48,7 @@ from insvie_lightning.nets.latents import (
     encode_prompts,
     to_device_pixels,
 )
-from insvie_lightning.nets.perceptual import PerceptualLoss, build_lpips, chunk_lpips
+from insvie_lightning.nets.perceptual import PerceptualLoss, build_lpips
 from insvie_lightning.nets.sharing import Sharing
 from insvie_lightning.nets.source_concat import (
     add_lora,
@@ -116,7 +114,7 @@ class InsViE(LightningModule):
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 1e-5,
-        lr_schedule: Literal["constant_with_warmup", "cosine", "linear"] = "constant_with_warmup",
+        lr_schedule: LRSchedule = "constant_with_warmup",
         warmup_steps: int = 100,
         condition_dropout: ConditionDropout = ConditionDropout(),  # noqa: B008 (frozen)
         frame_weight_mix: float = 0.5,
@@ -299,72 +297,24 @@ class InsViE(LightningModule):
         return training_flops(self, (frames, *(batch.windows[0][2:] if batch.windows else (height, width))), encoded)
 
     def _loss(self, batch: EditBatch, generator: torch.Generator, training: bool) -> Tensor:
-        z_source, z_edited = self._encode(batch, generator, noisy_source=self.source_noise and training)
+        z_source, z_edited = encode_clips(self.vae, batch, generator, self.source_noise and training)
         prompts = self._embed(batch.instructions)
-        timesteps, noise = self._draw(z_edited, generator)
-        abar = self.scheduler.alphas_cumprod.to(self.device)[timesteps]
-        noisy = add_noise(z_edited, noise, abar)
+        noised = draw_noised(z_edited, self.scheduler, generator, self.global_rank, self._world_size)
         if training:
-            z_source, prompts = self._drop(z_source, prompts, generator)
-        self._choose_attention(noisy, training)
-        prediction = concat_source(self.transformer, noisy, z_source, prompts, timesteps)
-        loss = frame_weighted_mse(prediction, velocity(z_edited, noise, abar), self.frame_weight_mix).mean()
-        weight = self._lpips_weight(batch) if training else 0.0
+            cells = draw_cells(len(batch), self.condition_dropout, generator)
+            self.cells_seen = self.cells_seen.to(cells.device) + torch.bincount(cells, minlength=len(CELLS))
+            z_source, prompts = drop_conditions(z_source, prompts, cells)
+        self._choose_attention(noised.noisy, training)
+        prediction = concat_source(self.transformer, noised.noisy, z_source, prompts, noised.timesteps)
+        loss = frame_weighted_mse(prediction, noised.velocity, self.frame_weight_mix).mean()
+        weight = weight_of_stage(self.lpips_weights, batch.position) if training else 0.0
         if weight > 0:
-            clean = clean_from_velocity(noisy, prediction.float(), abar)
-            perceptual = self._perceptual(clean, timesteps, batch, generator)
+            perceptual = lpips_of_prediction(
+                self.lpips, self.vae, noised, prediction, batch, self.perceptual, generator
+            )
             self.log("train_lpips", perceptual, batch_size=len(batch))
             loss = (1 - weight) * loss + weight * perceptual
         return loss
-
-    def _encode(self, batch: EditBatch, generator: torch.Generator, noisy_source: bool) -> tuple[Tensor, Tensor]:
-        """Latents of source and edited clip: the cached ones, or encoded here; the noise needs the source's pixels."""
-        if noisy_source and batch.source is None:
-            raise InputError(
-                f"source_noise is added to pixels, but sample {batch.keys[0]!r} comes from cached latents; set "
-                "--model.source_noise=false, train on shards of videos, or encode with --model.keep_source=true"
-            )
-
-        def encode(clip: Tensor | None, noisy: bool = False) -> Tensor:
-            assert clip is not None
-            pixels = to_device_pixels(clip)
-            pixels = add_source_noise(pixels, generator) if noisy else pixels
-            with torch.no_grad():
-                return cut_windows(encode_pixels(self.vae, pixels, generator), batch.windows)
-
-        source, edited = batch.source_latents, batch.edited_latents
-        z_source = encode(batch.source, noisy_source) if noisy_source or source is None else source
-        return z_source, encode(batch.edited) if edited is None else edited
-
-    def _draw(self, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Timesteps, stratified over ranks, and noise."""
-        steps = self.scheduler.config["num_train_timesteps"]
-        timesteps = stratified_timesteps(len(latents), steps, self.global_rank, self._world_size, generator)
-        return timesteps, torch.randn(latents.shape, generator=generator, device=latents.device)
-
-    def _drop(self, z_source: Tensor, prompts: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Drop conditions, and count the cells."""
-        cells = draw_cells(len(z_source), self.condition_dropout, generator)
-        self.cells_seen = self.cells_seen.to(cells.device) + torch.bincount(cells, minlength=len(CELLS))
-        return drop_conditions(z_source, prompts, cells)
-
-    def _perceptual(self, clean: Tensor, timesteps: Tensor, batch: EditBatch, generator: torch.Generator) -> Tensor:
-        if batch.edited is None:
-            raise InputError(
-                f"LPIPS compares with real pixels, but sample {batch.keys[0]!r} comes from cached latents; give "
-                "stages with lpips_weight > 0 shards of videos"
-            )
-        assert self.lpips is not None
-        chosen = (timesteps < self.perceptual.max_timestep).nonzero().flatten()
-        if not len(chosen):
-            return clean.sum() * 0
-        target = to_device_pixels(cut_windows(batch.edited, batch.windows, PIXELS_PER_LATENT)[chosen])
-        values = chunk_lpips(self.lpips, self.vae, clean[chosen], target, self.perceptual, generator)
-        return values.sum() / len(timesteps)
-
-    def _lpips_weight(self, batch: EditBatch) -> float:
-        stage = batch.position.index if batch.position else 0
-        return self.lpips_weights[min(stage, len(self.lpips_weights) - 1)]
 
     def on_train_batch_start(self, batch: EditBatch, batch_idx: int) -> None:
         """At the border of two stages, restart optimizer and schedule; raw and averaged weights carry on."""
@@ -384,15 +334,9 @@ class InsViE(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over what is trained, with the schedule of the current stage."""
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        fused = self.trainer.precision != "16-mixed"  # which scales gradients, and unscales them apart
-        optimizer = torch.optim.AdamW(
-            parameters, self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=fused
+        return adamw(
+            self, self.lr, self.betas, self.weight_decay, self.lr_schedule, self.warmup_steps, self._stage_index
         )
-        schedule = get_scheduler(
-            self.lr_schedule, optimizer, num_warmup_steps=self.warmup_steps, num_training_steps=self._stage_steps()
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(
         self,
@@ -400,21 +344,8 @@ class InsViE(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """As Lightning does, which under bf16-mixed refuses to clip for a fused optimizer, though nothing is scaled."""
-        if self.trainer.precision != "bf16-mixed":
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        elif gradient_clip_val:
-            clip = clip_grad_value_ if gradient_clip_algorithm == "value" else clip_grad_norm_
-            clip([parameter for group in optimizer.param_groups for parameter in group["params"]], gradient_clip_val)
-
-    def _stage_steps(self) -> int:
-        """Optimizer steps of the current stage of a curriculum; of the whole run under other data modules."""
-        stages: Sequence[Any] = getattr(getattr(self.trainer, "datamodule", None), "stages", ())
-        if not stages:
-            return int(self.trainer.estimated_stepping_batches)
-        earlier, limit = sum(stage.steps for stage in stages[: self._stage_index]), self.trainer.max_steps
-        steps = int(stages[self._stage_index].steps)
-        return min(steps, limit - earlier) if limit > earlier else steps
+        """Clip fused optimizers under bf16-mixed, too."""
+        clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     # ---------------------------------------------------------------- sampling
 
