@@ -4,11 +4,7 @@ Paper: arXiv 2503.20287 (ICCV 2025). Where paper and released code differ, both 
 value is whose, the recipes in `configs/` which one is used.
 """
 
-import copy
 import time
-import zlib
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from inspect import signature
 from pathlib import Path
@@ -29,18 +25,23 @@ from insvie_lightning.diffusion.conditioning import (
     drop_conditions,
     make_identity_pairs,
 )
-from insvie_lightning.diffusion.guidance import Guidance, guided
+from insvie_lightning.diffusion.guidance import Guidance
 from insvie_lightning.diffusion.losses import frame_weighted_mse
-from insvie_lightning.diffusion.sampling import Sampler, build_scheduler, sample
+from insvie_lightning.diffusion.sampling import Sampler, build_scheduler
 from insvie_lightning.editors.editor import Editor
-from insvie_lightning.editors.flops import training_flops
+from insvie_lightning.editors.flops import flops_per_sample
 from insvie_lightning.editors.objective import draw_noised, encode_clips, lpips_of_prediction, weight_of_stage
 from insvie_lightning.editors.optimizer import LRSchedule, adamw, clip_gradients
 from insvie_lightning.editors.options import EditOptions
+from insvie_lightning.editors.sampling import BRANCHES, draw_starts, sample_edit, seeded_generator
 from insvie_lightning.errors import InputError
-from insvie_lightning.nets.attention import Kernel, fastest_kernel, use_attention
-from insvie_lightning.nets.execution import Execution, prepare_transformer, to_channels_last
-from insvie_lightning.nets.hoisting import SetStep, hoisted
+from insvie_lightning.nets.execution import (
+    Execution,
+    TimedKernels,
+    choose_attention,
+    prepare_transformer,
+    to_channels_last,
+)
 from insvie_lightning.nets.latents import (
     cut_windows,
     decode_latents,
@@ -49,7 +50,7 @@ from insvie_lightning.nets.latents import (
     to_device_pixels,
 )
 from insvie_lightning.nets.perceptual import PerceptualLoss, build_lpips
-from insvie_lightning.nets.sharing import Sharing
+from insvie_lightning.nets.sharing import Sharing, in_turns
 from insvie_lightning.nets.source_concat import (
     add_lora,
     concat_source,
@@ -57,7 +58,6 @@ from insvie_lightning.nets.source_concat import (
     looks_at_source,
     widen_patch_embedding,
 )
-from insvie_lightning.shards.latents import latent_shape
 from insvie_lightning.weights.components import hash_encoder, load_components
 from insvie_lightning.weights.deliverable import (
     Deliverable,
@@ -152,7 +152,7 @@ class InsViE(LightningModule):
         self.ema_updates = 0
         self.cells_seen = torch.zeros(len(CELLS), dtype=torch.long)
         self._cells_at_step = self.cells_seen  # a resumed run draws again what came after the last step
-        self._kernels: dict[tuple[int, ...], Kernel | None] = {}
+        self._kernels: TimedKernels = {}
         self._stage_index = 0
         self._sharing: Sharing | None = None
         self._editing_seconds = 0.0
@@ -288,13 +288,7 @@ class InsViE(LightningModule):
 
     def flops_per_sample(self, batch: EditBatch) -> int:
         """Operations that training on one sample of a batch needs; `Throughput` compares speed with it."""
-        clips = [batch.edited, batch.source if batch.source_latents is None or self.source_noise else None]
-        encoded = [(clip.shape[1], clip.shape[3], clip.shape[4]) for clip in clips if clip is not None]
-        if batch.edited_latents is not None:
-            frames, _, height, width = batch.edited_latents.shape[1:]
-            return training_flops(self, (frames, height, width), encoded)
-        frames, height, width = latent_shape(*encoded[0])
-        return training_flops(self, (frames, *(batch.windows[0][2:] if batch.windows else (height, width))), encoded)
+        return flops_per_sample(self, batch)
 
     def _loss(self, batch: EditBatch, generator: torch.Generator, training: bool) -> Tensor:
         z_source, z_edited = encode_clips(self.vae, batch, generator, self.source_noise and training)
@@ -304,7 +298,7 @@ class InsViE(LightningModule):
             cells = draw_cells(len(batch), self.condition_dropout, generator)
             self.cells_seen = self.cells_seen.to(cells.device) + torch.bincount(cells, minlength=len(CELLS))
             z_source, prompts = drop_conditions(z_source, prompts, cells)
-        self._choose_attention(noised.noisy, training)
+        self._choose_attention(noised.noisy.shape, training)
         prediction = concat_source(self.transformer, noised.noisy, z_source, prompts, noised.timesteps)
         loss = frame_weighted_mse(prediction, noised.velocity, self.frame_weight_mix).mean()
         weight = weight_of_stage(self.lpips_weights, batch.position) if training else 0.0
@@ -354,7 +348,7 @@ class InsViE(LightningModule):
         generator = self._generator(Position("validation", 0, batch_idx))
         self.log("val_loss", self._loss(batch, generator, training=False), prog_bar=True, batch_size=len(batch))
         start = time.perf_counter()
-        with self._uneven():
+        with in_turns(self._sharing):
             if self.max_validation_seconds is not None and self._editing_seconds >= self.max_validation_seconds:
                 nothing = torch.empty(len(batch), 0) if batch.source is None else batch.source
                 return EditedVideos(nothing, missing=frozenset(batch.keys))
@@ -368,7 +362,7 @@ class InsViE(LightningModule):
 
     def test_step(self, batch: EditBatch, batch_idx: int) -> EditedVideos:  # type: ignore[override]
         """Edited videos for the callbacks; any length and size."""
-        with self._uneven():  # long videos are edited in more windows than short ones
+        with in_turns(self._sharing):  # long videos are edited in more windows than short ones
             return Editor(self).edit_batch(batch)
 
     def on_predict_start(self) -> None:
@@ -398,29 +392,19 @@ class InsViE(LightningModule):
         else:
             assert batch.source is not None
             z_source = cut_windows(encode_pixels(self.vae, to_device_pixels(batch.source)), batch.windows)
-        seeds = [zlib.crc32(f"{self.seed}/{key}".encode()) for key in batch.keys]
-        generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
-        noise = torch.stack([torch.randn(z_source.shape[1:], generator=g, device=self.device) for g in generators])
-        self._choose_attention(noise.repeat(3, 1, 1, 1, 1), training=False)
-        scheduler, steps = copy.deepcopy(self.scheduler), self.num_inference_steps
-        scheduler.set_timesteps(steps, device=self.device)
-        with self._hoisted(scheduler.timesteps) as set_step:
-
-            def predict(noisy: Tensor, source: Tensor, prompts: Tensor, timesteps: Tensor) -> Tensor:
-                set_step(timesteps[0])
-                return concat_source(self.transformer, noisy, source, prompts, timesteps)
-
-            denoise = guided(
-                predict, z_source * float(keep_source), self._embed(batch.instructions), self.guidance, steps
-            )
-            latents = sample(denoise, scheduler, noise, steps, generators)
+        starts = draw_starts(batch.keys, self.seed, z_source.shape[1:], self.device)
+        self._choose_attention((BRANCHES * len(batch), *z_source.shape[1:]), training=False)
+        latents = sample_edit(
+            self.transformer,
+            self.scheduler,
+            starts,
+            z_source * float(keep_source),
+            self._embed(batch.instructions),
+            self.guidance,
+            self.num_inference_steps,
+            self.execution.hoist,
+        )
         return decode_latents(self.vae, latents).clamp(-1, 1)
-
-    def _hoisted(self, timesteps: Tensor) -> AbstractContextManager[SetStep]:
-        """What is the same at every step, computed once; not of networks that come to the device only when called."""
-        if self.execution.hoist and self.transformer.device == timesteps.device:
-            return hoisted(self.transformer, timesteps)
-        return nullcontext(lambda timestep: None)
 
     def merge_lora(self) -> None:
         """Add LoRA to the weights, for editing only; trained weights and what is delivered stay as they are."""
@@ -447,19 +431,8 @@ class InsViE(LightningModule):
 
     # ---------------------------------------------------------------- small parts
 
-    def _choose_attention(self, latents: Tensor, training: bool) -> None:
-        """On a GPU, time the kernels once for every shape of latents B T C h w, and take the fastest."""
-        config = self.transformer.config
-        if self.execution.attention != "auto" or not _runs_on_gpu(latents) or config.use_rotary_positional_embeddings:
-            return
-        tokens = config.max_text_seq_length + latents[0, :, 0].numel() // config.patch_size**2
-        shape = (len(latents), config.num_attention_heads, tokens, config.attention_head_dim)
-        if shape not in self._kernels:
-            kind = latents.device.type
-            dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.transformer.dtype
-            self._kernels[shape] = fastest_kernel(shape, dtype, latents.device, training)
-            rank_zero_info(f"attention of {shape}: {self._kernels[shape]}")
-        use_attention(self.transformer, self._kernels[shape], self.execution.fused_lora)
+    def _choose_attention(self, shape: tuple[int, ...], training: bool) -> None:
+        choose_attention(self.transformer, self.execution, shape, self.device, training, self._kernels)
 
     @property
     def encoder_hash(self) -> str:
@@ -470,15 +443,6 @@ class InsViE(LightningModule):
     def _world_size(self) -> int:
         return self.trainer.world_size if self._trainer is not None else 1
 
-    @contextmanager
-    def _uneven(self) -> Iterator[None]:
-        """What ranks that share the weights may run differently often; all come by here."""
-        if self._sharing is not None:
-            self._sharing.take_turns()
-        yield  # an exception ends the process, and the others hear of it
-        if self._sharing is not None:
-            self._sharing.leave()
-
     def _embed(self, prompts: tuple[str, ...]) -> Tensor:
         length = self.transformer.config.max_text_seq_length
         return encode_prompts(self.tokenizer, self.text_encoder, prompts, length)
@@ -486,8 +450,4 @@ class InsViE(LightningModule):
     def _generator(self, position: Position) -> torch.Generator:
         """A generator that depends on seed, stage, step and rank only, so that resuming and chaining are exact."""
         name = f"{self.seed}/{position.stage}/{position.step}/{self.global_rank}"
-        return torch.Generator(self.device).manual_seed(zlib.crc32(name.encode()))
-
-
-def _runs_on_gpu(latents: Tensor) -> bool:
-    return latents.device.type == "cuda"
+        return seeded_generator(name, self.device)
