@@ -5,12 +5,11 @@ value is whose, the recipes in `configs/` which one is used.
 """
 
 import time
-from dataclasses import asdict
-from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from diffusers import CogVideoXTransformer3DModel
 from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -27,7 +26,15 @@ from insvie_lightning.diffusion.conditioning import (
 )
 from insvie_lightning.diffusion.guidance import Guidance
 from insvie_lightning.diffusion.losses import frame_weighted_mse
-from insvie_lightning.diffusion.sampling import Sampler, build_scheduler
+from insvie_lightning.diffusion.sampling import Sampler
+from insvie_lightning.editors.building import (
+    build_networks,
+    check_precision,
+    continue_from,
+    keep_trained,
+    restore,
+    to_deliverable,
+)
 from insvie_lightning.editors.editor import Editor
 from insvie_lightning.editors.flops import flops_per_sample
 from insvie_lightning.editors.objective import draw_noised, encode_clips, lpips_of_prediction, weight_of_stage
@@ -35,20 +42,8 @@ from insvie_lightning.editors.optimizer import LRSchedule, adamw, clip_gradients
 from insvie_lightning.editors.options import EditOptions
 from insvie_lightning.editors.sampling import BRANCHES, draw_starts, sample_edit, seeded_generator
 from insvie_lightning.errors import InputError
-from insvie_lightning.nets.execution import (
-    Execution,
-    TimedKernels,
-    choose_attention,
-    prepare_transformer,
-    to_channels_last,
-)
-from insvie_lightning.nets.latents import (
-    cut_windows,
-    decode_latents,
-    encode_pixels,
-    encode_prompts,
-    to_device_pixels,
-)
+from insvie_lightning.nets.execution import Execution, TimedKernels, choose_attention
+from insvie_lightning.nets.latents import cut_windows, decode_latents, encode_pixels, encode_prompts, to_device_pixels
 from insvie_lightning.nets.perceptual import PerceptualLoss, build_lpips
 from insvie_lightning.nets.sharing import Sharing, in_turns
 from insvie_lightning.nets.source_concat import (
@@ -58,15 +53,11 @@ from insvie_lightning.nets.source_concat import (
     looks_at_source,
     widen_patch_embedding,
 )
-from insvie_lightning.weights.components import hash_encoder, load_components
-from insvie_lightning.weights.deliverable import (
-    Deliverable,
-    check_settings,
-    gathered,
-    load_deliverable,
-    load_trainable,
-    trainable_weights,
-)
+from insvie_lightning.weights.components import hash_encoder
+from insvie_lightning.weights.deliverable import Deliverable, load_trainable
+
+DELIVERED = ("lora_rank", "lora_alpha", "trainable", "guidance", "num_inference_steps", "sampler", "seed")
+"""The settings that a deliverable stores."""
 
 
 class InsViE(LightningModule):
@@ -163,47 +154,23 @@ class InsViE(LightningModule):
         """Load the base, widen its patch embedding, add LoRA, and continue from `start_from`."""
         if self.transformer is not None:
             return
-        self._check_precision()
-        frozen = getattr(torch, self.execution.frozen_dtype)
-        parts = load_components(self.base, frozen if self.base_dtype == torch.float32 else self.base_dtype)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            widen_patch_embedding(parts.transformer)
-            if self.trainable == "lora":
-                add_lora(parts.transformer, self.lora_rank, self.lora_alpha)
-        for parameter in parts.transformer.parameters():
-            if parameter.requires_grad and self.base_dtype == torch.float32:
-                parameter.data = parameter.data.float()  # what is trained is, whatever the frozen rest
-        prepare_transformer(parts.transformer, self.execution)
-        if self.execution.channels_last:
-            to_channels_last(parts.vae)
-        self.transformer = parts.transformer
-        self.vae = parts.vae.eval().requires_grad_(False)
-        self.text_encoder = parts.text_encoder.eval().requires_grad_(False)
-        self.tokenizer = parts.tokenizer
-        self.scheduler = build_scheduler(self.sampler, parts.scheduler.config)
+        check_precision(self.execution, self._trainer)
+        parts = build_networks(self.base, self._adapt, self.sampler, self.execution, self.base_dtype, self.seed)
+        self.transformer, self.vae, self.text_encoder = parts.transformer, parts.vae, parts.text_encoder
+        self.tokenizer, self.scheduler = parts.tokenizer, parts.scheduler
         self.lpips = build_lpips(self.perceptual) if max(self.lpips_weights) > 0 else None
         if self.start_from is not None:
-            deliverable = load_deliverable(self.start_from)
-            names = ["trainable", "lora_rank", "lora_alpha"] if self.trainable == "lora" else ["trainable"]
-            own = {name: getattr(self, name) for name in names}
-            check_settings(deliverable.settings, own, self.base, self.start_from)
-            self._continue_from(deliverable, str(self.start_from))
+            lora = ["lora_rank", "lora_alpha"] if self.trainable == "lora" else []
+            continue_from(self, self.start_from, ["trainable", *lora])
         self._sharing = Sharing.of(self.trainer) if self._trainer is not None else None
         if self._sharing is not None:
             for network in (self.transformer, self.text_encoder):
                 self._sharing.share(network)
 
-    def _check_precision(self) -> None:
-        precision = self.trainer.precision if self._trainer is not None and self.trainer.training else "bf16-mixed"
-        if self.execution.frozen_dtype == "bfloat16" and precision != "bf16-mixed":
-            raise InputError(
-                f"execution.frozen_dtype bfloat16 trains with --trainer.precision bf16-mixed, not {precision}"
-            )
-
-    def _continue_from(self, deliverable: Deliverable, origin: str) -> None:
-        load_trainable(self.transformer, deliverable.raw, origin)
-        self.ema, self.ema_updates = deliverable.ema, deliverable.ema_updates
+    def _adapt(self, transformer: CogVideoXTransformer3DModel) -> None:
+        widen_patch_embedding(transformer)
+        if self.trainable == "lora":
+            add_lora(transformer, self.lora_rank, self.lora_alpha)
 
     def setup(self, stage: str) -> None:
         """Outside training, take the averaged weights; say when a test is of an editor that was never trained."""
@@ -229,42 +196,16 @@ class InsViE(LightningModule):
         Raises:
             InputError: When the folder is no deliverable of this editor.
         """
-        deliverable = load_deliverable(Path(folder))
-        stored = {**deliverable.settings, **settings}
-        stored.pop("editor", None)
-        for name, kind in (("guidance", Guidance), ("condition_dropout", ConditionDropout)):
-            if isinstance(stored.get(name), dict):
-                stored[name] = kind(**stored[name])
-        if unknown := sorted(stored.keys() - signature(cls).parameters.keys()):
-            raise InputError(f"{folder} is of another editor: {cls.__name__} takes no {unknown[0]!r}")
-        editor = cls(**stored)
-        editor.base_dtype = dtype
-        editor.configure_model()
-        editor._continue_from(deliverable, str(folder))
-        editor.setup("predict")
-        return editor.eval()
+        return restore(cls, Path(folder), dtype, settings)
 
     def deliverable(self) -> Deliverable:
         """The trained weights and what is needed to build the editor around them; called by all processes."""
-        settings = {
-            "editor": type(self).__name__,
-            "base": str(Path(self.base).resolve()) if "/" in self.base and Path(self.base).is_dir() else self.base,
-            "lora_rank": self.lora_rank,
-            "lora_alpha": self.lora_alpha,
-            "trainable": self.trainable,
-            "guidance": asdict(self.guidance),
-            "num_inference_steps": self.num_inference_steps,
-            "sampler": self.sampler,
-            "seed": self.seed,
-        }
-        ema = None if self.ema is None else gathered(self.ema)
-        return Deliverable(settings, gathered(trainable_weights(self.transformer)), ema, self.ema_updates)
+        return to_deliverable(self, DELIVERED)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the frozen networks out of resume checkpoints; the stage and the counted cells go in."""
         checkpoint["stage_index"], checkpoint["cells_seen"] = self._stage_index, self._cells_at_step
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
+        keep_trained(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Resume in the stage of the checkpoint, so that its optimizer and schedule go on."""
