@@ -1,13 +1,14 @@
 """InsViE's ablations (paper 5.4 and 10) in the toy world: what each part of the recipe is worth, with its spread.
 
 Command:  python benchmarks/ablations.py [--steps-scale 0.05] [--seeds 3] [--only no_judge no_flow] [--folder DIR]
-Hardware: two CPU cores, about 6 minutes a run when they are idle: 27 runs take 3 hours. May be killed at any time and
-          run again: a run that has its `result.json` is not made anew, and results of other settings are refused.
+Hardware: two CPU cores. May be killed at any time and run again: a run that has its
+          `result.json` is not made anew, and results of other settings are refused.
 Result:   a table of the differences to the full recipe, seed by seed: mean and standard deviation of recolour accuracy,
           removal accuracy and PSNR on held-out scenes, written to `benchmarks/ablations.md` whatever it says.
 
 Every run is what a user types: `insvie fit -c curriculum -c toy -c ablations/NAME`, then `insvie test -c test_toy`.
-All share one data set, half of which is flawed in the ways that the filters are there for.
+All share one data set, half of which is flawed in the ways that the filters are there for. Stages that need no pixels are
+fed with cached latents of it. As many runs are made at a time as there are cores, each on one of them.
 """
 
 from __future__ import annotations
@@ -18,14 +19,20 @@ import os
 import platform
 import shutil
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from insvie_lightning.cli import main as insvie
+import yaml
+
+from insvie_lightning.config import config_root
 from insvie_lightning.errors import InputError, nearest
 
 FULL = "full"
@@ -84,17 +91,21 @@ def make(run: Run, settings: Settings, folder: Path) -> dict[str, float]:
     start = time.monotonic()
     fit, test = path.parent / "fit", path.parent / "test"
     shutil.rmtree(fit, ignore_errors=True)  # what a run that was stopped has left
+    stages = path.parent / "stages.yaml"
+    _write(stages, yaml.safe_dump(feed(run.name, folder), sort_keys=False))
     seeds = f"--seed_everything {run.seed} --model.seed {run.seed}"
     overlays = " ".join(f"-c ablations/{overlay}" for overlay in OVERLAYS[run.name])
     quiet = "--trainer.enable_progress_bar false --trainer.enable_model_summary false"
     _insvie(
-        f"fit -c curriculum -c toy {overlays} --data.shards {_data(folder)} --data.steps_scale {settings.steps_scale} "
+        f"fit -c curriculum -c toy {overlays} -c {stages} --data.steps_scale {settings.steps_scale} "
         f"--data.seed {run.seed} --data.batch_size {settings.batch_size} --trainer.max_steps -1 {seeds} {quiet} "
-        f"{_into(fit)}"
+        f"{_into(fit)}",
+        path.with_name("fit.log"),
     )
     _insvie(
         f"test -c test_toy --model.start_from {fit}/weights --data.test_samples {settings.test_samples} {seeds} "
-        f"{quiet} {_into(test)}"
+        f"{quiet} {_into(test)}",
+        path.with_name("test.log"),
     )
     summary = json.loads((test / "summary.json").read_text())
     scores = {name: float(summary[name]) for name in SCORES}
@@ -103,12 +114,34 @@ def make(run: Run, settings: Settings, folder: Path) -> dict[str, float]:
     return scores
 
 
+def feed(name: str, folder: Path) -> dict[str, Any]:
+    """Return an overlay that says where each stage of an ablation reads: only LPIPS compares with pixels."""
+    weights: float | list[float] = 0.0
+    stages: list[dict[str, Any]] = []
+    for overlay in OVERLAYS[name]:
+        recipe = yaml.safe_load((config_root() / f"ablations/{overlay}.yaml").read_text())
+        weights = recipe.get("model", {}).get("init_args", {}).get("lpips_weight", weights)
+        stages = recipe.get("data", {}).get("init_args", {}).get("stages", stages)
+    each = weights if isinstance(weights, list) else [weights] * len(stages)
+    kinds = ["data" if weight else "latents" for weight in each]
+    read = [{**stage, "shards": str(folder / kind)} for stage, kind in zip(stages, kinds, strict=True)]
+    return {"data": {"init_args": {"shards": str(folder / "data"), "stages": read}}}
+
+
 def build_data(settings: Settings, folder: Path) -> None:
-    """Draw the toy world once for all runs, flawed samples included; a rerun finishes what is there."""
+    """Draw the toy world once for all runs, flawed samples included, and encode it; a rerun finishes what is there."""
     _insvie(
-        f"predict -c build_toy --model.output {_data(folder)} --model.flawed {settings.flawed} --model.keep_wrong true "
-        f"--data.samples {settings.samples} --trainer.default_root_dir {folder / 'build'} "
-        "--trainer.enable_progress_bar false"
+        f"predict -c build_toy --model.output {folder / 'data'} --model.flawed {settings.flawed} "
+        f"--model.keep_wrong true --data.samples {settings.samples} --trainer.default_root_dir {folder / 'build'} "
+        "--trainer.enable_progress_bar false",
+        folder / "build.log",
+    )
+    _insvie(
+        f"predict -c build_latents --model.base toy --data.shards {folder / 'data'} --model.output "
+        f"{folder / 'latents'} --model.frames 9 --model.size [64,96] --model.dtype float32 --data.batch_size 64 "
+        "--data.num_workers 0 --trainer.accelerator cpu --trainer.devices 1 --trainer.precision 32-true "
+        f"--trainer.default_root_dir {folder / 'encode'} --trainer.enable_progress_bar false",
+        folder / "encode.log",
     )
 
 
@@ -164,6 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=Path("runs/ablations"))
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".md"), help="of the table")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time; default: one a core")
     parser.add_argument("--only", nargs="+", metavar="NAME", default=list(OVERLAYS), help="and always the full recipe")
     for name, value in asdict(defaults).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
@@ -177,31 +211,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     build_data(settings, folder)
     results: dict[Run, Mapping[str, float]] = {}
     failed: list[str] = []
-    for run in [Run(name, seed) for seed in range(arguments.seeds) for name in chosen]:
-        try:
-            results[run] = make(run, settings, folder)
-        except InputError:
-            raise
-        except Exception as error:  # the other runs of a long night are worth having
-            failed.append(f"{run.name}, seed {run.seed}: {error}")
-        if Run(FULL, 0) in results:
-            _write(arguments.output, report(results, failed, settings, folder))
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        runs = [Run(name, seed) for seed in range(arguments.seeds) for name in chosen]
+        making = {pool.submit(make, run, settings, folder): run for run in runs}
+        for done in as_completed(making):
+            run = making[done]
+            try:
+                results[run] = done.result()
+            except InputError:
+                pool.shutdown(cancel_futures=True)
+                raise
+            except Exception as error:  # the other runs of a long night are worth having
+                failed.append(f"{run.name}, seed {run.seed}: {error}")
+            if Run(FULL, 0) in results:
+                _write(arguments.output, report(results, failed, settings, folder))
     print("\n".join([*compare(results), *failed]) if Run(FULL, 0) in results else "\n".join(failed))
     return 1 if failed else 0
-
-
-def _data(folder: Path) -> Path:
-    return folder / "data"
 
 
 def _into(folder: Path) -> str:
     return f"--trainer.default_root_dir {folder} --trainer.logger.init_args.save_dir {folder}"
 
 
-def _insvie(arguments: str) -> None:
-    print(f"\n$ insvie {' '.join(arguments.split())}", flush=True)
-    if status := insvie(arguments.split()):
-        raise RuntimeError(f"insvie {arguments.split()[0]} ended with status {status}")
+def _insvie(arguments: str, log: Path) -> None:
+    print(f"$ insvie {' '.join(arguments.split())}", flush=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [str(Path(sys.executable).with_name("insvie")), *arguments.split()]
+    one_core = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    with log.open("w") as output:
+        status = subprocess.run(command, stdout=output, stderr=output, env={**os.environ, **one_core}).returncode
+    if status:
+        raise RuntimeError(f"insvie {arguments.split()[0]} ended with status {status}; see {log}")
 
 
 def _spread(values: Sequence[float], sign: str = "") -> str:

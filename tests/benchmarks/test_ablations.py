@@ -83,10 +83,9 @@ def commands(ablations: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[lis
     """Commands that were run, in their order; a test leaves scores that tell its recipe and seed."""
     ran: list[list[str]] = []
 
-    def insvie(arguments: list[str]) -> int:
+    def insvie(line: str, log: Path) -> None:
+        arguments = line.split()
         ran.append(arguments)
-        if "boom" in arguments:
-            return 1
         if arguments[0] == "test":
             folder = Path(arguments[arguments.index("--trainer.default_root_dir") + 1])
             seed = int(arguments[arguments.index("--model.seed") + 1])
@@ -94,9 +93,8 @@ def commands(ablations: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[lis
             folder.mkdir(parents=True)
             scores = {"recolour_accuracy": 1 - worse, "removal_accuracy": 0.5 + worse, "psnr_db": 20.0 + seed, "x": 1}
             (folder / "summary.json").write_text(json.dumps(scores))
-        return 0
 
-    monkeypatch.setattr(ablations, "insvie", insvie)
+    monkeypatch.setattr(ablations, "_insvie", insvie)
     return ran
 
 
@@ -104,7 +102,7 @@ def commands(ablations: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[lis
 def start(ablations: ModuleType, tmp_path: Path) -> Callable[..., int]:
     def run(*options: str) -> int:
         paths = ["--folder", str(tmp_path / "runs"), "--output", str(tmp_path / "table.md")]
-        status: int = ablations.main([*paths, "--seeds", "2", "--only", "no_judge", *options])
+        status: int = ablations.main([*paths, "--seeds", "2", "--jobs", "1", "--only", "no_judge", *options])
         return status
 
     return run
@@ -115,7 +113,7 @@ def test_the_table_has_differences_at_the_same_seed(
 ) -> None:
     assert start() == 0
     verbs = [arguments[0] for arguments in commands]
-    assert verbs == ["predict", *["fit", "test"] * 4]
+    assert verbs == ["predict", "predict", *["fit", "test"] * 4]
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert "| full | 2 | 1.000 +- 0.000 | 0.500 +- 0.000 | 20.500 +- 0.707 |" in lines
     judged = next(line for line in lines if line.startswith("| no_judge"))
@@ -134,8 +132,8 @@ def test_a_rerun_makes_only_what_has_no_result(
     shutil.rmtree(tmp_path / "runs/no_judge/seed-1")
     commands.clear()
     assert start() == 0
-    assert [arguments[0] for arguments in commands] == ["predict", "fit", "test"]
-    assert "ablations/no_judge" in commands[1] and commands[1][commands[1].index("--data.seed") + 1] == "1"
+    assert [arguments[0] for arguments in commands] == ["predict", "predict", "fit", "test"]
+    assert "ablations/no_judge" in commands[2] and commands[2][commands[2].index("--data.seed") + 1] == "1"
     assert (tmp_path / "table.md").read_text() == before
     with pytest.raises(InputError, match="choose another --folder"):
         start("--steps-scale", "0.1")
@@ -144,11 +142,38 @@ def test_a_rerun_makes_only_what_has_no_result(
 def test_a_run_that_fails_is_told_and_the_others_are_made(
     ablations: ModuleType, start: Callable[..., int], commands: list[list[str]], tmp_path: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setitem(ablations.OVERLAYS, "no_judge", ("no_judge -c boom",))
+    good = ablations._insvie
+
+    def insvie(line: str, log: Path) -> None:
+        if "no_judge" in line:
+            raise RuntimeError("insvie fit ended with status 1")
+        good(line, log)
+
+    monkeypatch.setattr(ablations, "_insvie", insvie)
     assert start() == 1
     text = (tmp_path / "table.md").read_text()
     assert "- no_judge, seed 0: insvie fit ended with status 1" in text and "- no_judge, seed 1" in text
     assert "| full | 2 |" in text and "| no_judge" not in text
+
+
+def test_only_stages_that_compare_pixels_are_fed_with_them(ablations: ModuleType) -> None:
+    def fed(name: str) -> dict[str, str]:
+        stages = ablations.feed(name, Path("runs"))["data"]["init_args"]["stages"]
+        return {stage["name"]: stage["shards"] for stage in stages}
+
+    assert fed("full") == {"s1": "runs/latents", "s2": "runs/latents", "s3": "runs/data"}
+    assert fed("no_lpips") == dict.fromkeys(STEPS, "runs/latents")
+    assert fed("stage_1") == {"s1": "runs/latents"}
+    for name in ablations.OVERLAYS:
+        for stage in ablations.feed(name, Path("runs"))["data"]["init_args"]["stages"]:
+            read = stages("full" if name == "no_lpips" else name)[stage.pop("name")]
+            assert {**read, "shards": stage["shards"]} == stage
+
+
+def test_a_command_that_fails_names_its_log(ablations: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"insvie fit ended with status 2; see .*x\.log"):
+        ablations._insvie("fit -c nowhere", tmp_path / "x.log")
+    assert "nowhere" in (tmp_path / "x.log").read_text()
 
 
 def test_an_ablation_that_does_not_exist(ablations: ModuleType) -> None:

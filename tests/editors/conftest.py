@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 
 from insvie_lightning.batch import EditBatch, collate
@@ -14,39 +13,13 @@ from insvie_lightning.diffusion.guidance import Guidance
 from insvie_lightning.editors import InsViE
 from insvie_lightning.shards.write import ShardWriter
 from insvie_lightning.toy.edits import example, to_triplet
-from insvie_lightning.toy.text import build_text_encoder, build_tokenizer
-from insvie_lightning.weights.components import Components, load_vae, save_components
 from insvie_lightning.weights.deliverable import trainable_weights
 
 
 @pytest.fixture(scope="session")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base(tiny_base: Path) -> Path:
     """A folder in diffusers' layout: random transformer of 2 layers, the toy world's autoencoder and text encoder."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        transformer = CogVideoXTransformer3DModel(
-            num_attention_heads=2,
-            attention_head_dim=16,
-            num_layers=2,
-            in_channels=16,
-            out_channels=16,
-            time_embed_dim=32,
-            text_embed_dim=64,
-            sample_width=12,
-            sample_height=8,
-            sample_frames=9,
-            max_text_seq_length=16,
-            spatial_interpolation_scale=1.0,
-            temporal_interpolation_scale=1.0,
-        )
-    tokenizer = build_tokenizer()
-    scheduler = CogVideoXDDIMScheduler(
-        snr_shift_scale=3.0, prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
-    )
-    parts = Components(transformer, load_vae("toy"), build_text_encoder(len(tokenizer)), tokenizer, scheduler)
-    folder = tmp_path_factory.mktemp("base")
-    save_components(parts, folder, torch.float32)
-    return folder
+    return tiny_base
 
 
 @pytest.fixture(scope="session")

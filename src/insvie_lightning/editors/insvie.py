@@ -343,7 +343,7 @@ class InsViE(LightningModule):
             self._embed(batch.instructions),
             self.guidance,
             self.num_inference_steps,
-            self.execution.hoist,
+            hoist=self.execution.hoist and self._sharing is None,
         )
         return decode_latents(self.vae, latents).clamp(-1, 1)
 

@@ -63,8 +63,8 @@ def sample_edit(
         prompt_embeds: B L D.
         guidance: How the branches are mixed.
         num_inference_steps: Sampler steps.
-        hoist: Compute what is the same at every step once; not for a transformer that comes to the device only when it
-            is called.
+        hoist: Compute what is the same at every step once; not for a transformer that is gathered only when it is
+            called, and never done for one that comes to the device only then.
     """
     noise, generators = starts
     scheduler = copy.deepcopy(scheduler)
