@@ -27,7 +27,7 @@ FLOORS = {
     },
     2: {"metrics", "shards", "toy", "weights"},
     3: {"builders", "editors", "pretraining", "report"},
-    4: {"cli", "commands", "lightning_cli"},
+    4: {"cli", "commands", "lightning_cli", "parser_errors"},
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 PLUGINS = {"insvie_callbacks", "insvie_data_modules"}

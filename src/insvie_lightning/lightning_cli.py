@@ -8,7 +8,6 @@ from argparse import ArgumentError
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,13 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torchmetrics import Metric
 
 from insvie_lightning.checkpoints import NEW, AtomicCheckpointIO, resume_path
 from insvie_lightning.config import find_config
-from insvie_lightning.errors import InputError, nearest
+from insvie_lightning.errors import InputError
 from insvie_lightning.fsdp import FullySharded
-from insvie_lightning.plugins import GROUP, available, load_plugins
+from insvie_lightning.parser_errors import explain, one_line
+from insvie_lightning.plugins import load_plugins
 
 NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
@@ -147,11 +146,11 @@ class InsvieCLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
         except MisconfigurationException as error:  # as a verb that the recipe's classes do not know
-            raise InputError(f"{subcommand}: {_one_line(str(error))}") from error
+            raise InputError(f"{subcommand}: {one_line(str(error))}") from error
         except RuntimeError as error:
             if not (text := str(error)).startswith("Error(s) in loading state_dict"):
                 raise
-            raise InputError(f"the checkpoint is of another model: {_one_line(text)[:300]}") from error
+            raise InputError(f"the checkpoint is of another model: {one_line(text)[:300]}") from error
 
     def before_fit(self) -> None:
         """Go on from the newest complete checkpoint of the run folder, unless told otherwise."""
@@ -187,7 +186,7 @@ class InsvieCLI(LightningCLI):
         try:
             trainer = super().instantiate_trainer(callbacks=[*callbacks, *config.metrics], **kwargs)
         except (ValueError, MisconfigurationException) as error:
-            raise InputError(f"trainer: {_one_line(str(error))}") from error
+            raise InputError(f"trainer: {one_line(str(error))}") from error
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         return trainer
@@ -244,74 +243,6 @@ class _SaveConfig(SaveConfigCallback):
         if verb != "fit" and (folder / "config.yaml").exists():
             self.config_filename = f"config.{verb}.yaml"
         super().setup(trainer, pl_module, stage)
-
-
-_NOISE = ("Does not validate", "Subtypes:", "Errors:", "Problem with given class", "Given value", "Expected a path")
-
-
-def explain(message: str) -> str:
-    """Return jsonargparse's message, many lines of every alternative that it tried, as one sentence about the first.
-
-    The key comes first (`model.width: expected int, got a`), the nearest legal name last.
-    """
-    if found := re.search(r"Importing '([\w.]+)' is not allowed", message):
-        return (
-            f"{_where(message, found)}a recipe may not name {found[1]!r}, only classes of torch, lightning, "
-            f"torchmetrics and of packages that advertise {GROUP!r}"
-        )
-    if found := re.search(r"Expected a dot import path string: (\S+)", message):
-        return f"{_where(message, found)}no class {found[1]!r} is registered{_nearest_class(message, found[1])}"
-    if found := re.search(r"class_path '[\w.]+\.(\w+)':\s+Option '([\w.]+)' is not accepted", message):
-        return f"{_where(message, found)}{found[1]} takes no {found[2]!r}{_nearest_argument(found[1], found[2])}"
-    if found := re.search(r"(?:unrecognized arguments: --|not accept option ')([\w.]+)", message):
-        names = [f"trainer.{name}" for name in signature(Trainer).parameters]
-        return f"no option {found[1]!r} here{nearest(found[1], names)}"
-    if "required" in message:
-        return f"{_one_line(message)}; give a recipe with -c"
-    lines = [line.strip(" -") for line in re.sub(r'Parser key "[\w.]+":', "\n", message).splitlines()]
-    reasons = [line for line in lines if line and not line.startswith(_NOISE)]
-    if not reasons:
-        return _one_line(message)
-    reason = " ".join(reasons)
-    if "Does not validate" in message:
-        reason = reasons[0]
-        if "ot value" not in reason:
-            # Of a union of plain types all are legal; of a class and null the first says what is wrong.
-            if all(line.startswith("Expected a <") for line in reasons):
-                reason = " or ".join(line.removeprefix("Expected a ") for line in reasons)
-                reason = f"Expected a {reason}"
-            given = re.search(r"Given value: (.*)", message)
-            reason += f". Got value: {given[1]}" if given else ""
-    where = _where(message, re.search(re.escape(reasons[0]), message))
-    reason = reason.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")
-    reason = re.sub(r"<class '([\w.]+)'>", r"\1", _one_line(reason)).replace("NoneType", "null")
-    if found := re.search(r"typing\.Literal\[(.*?)\], got '?(\w+)", reason):
-        names = re.findall(r"'([^']+)'", found[1])
-        reason = reason.replace(f"typing.Literal[{found[1]}]", f"one of {', '.join(names)}") + nearest(found[2], names)
-    return where + reason
-
-
-def _where(message: str, reason: re.Match[str] | None) -> str:
-    keys = re.findall(r'[Kk]ey "([\w.]+)"', message[: reason.start() if reason else None])
-    return f"{'.'.join(keys)}: " if keys else ""
-
-
-def _nearest_class(message: str, name: str) -> str:
-    bases = {"LightningModule": LightningModule, "LightningDataModule": LightningDataModule, "Callback": Callback}
-    wanted = re.search(r"Subtypes: .*?\b(LightningModule|LightningDataModule|Callback)\b", message)
-    kinds = [bases[wanted[1]]] if wanted else [*bases.values(), Metric]
-    return nearest(name, [known for base in kinds for known in available(base)]) or "; insvie list shows all"
-
-
-def _nearest_argument(class_name: str, argument: str) -> str:
-    for base in (LightningModule, LightningDataModule, Callback, Metric):
-        if cls := available(base).get(class_name):
-            return nearest(argument, signature(cls).parameters)
-    return ""
-
-
-def _one_line(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip()
 
 
 def _exists(path: str) -> bool:

@@ -199,40 +199,19 @@ def test_bfloat16_weights_need_mixed_precision(make_editor: Make, base: Path) ->
         editor.configure_model()
 
 
-def test_only_samples_below_the_highest_timestep_are_decoded(
+@torch.no_grad()
+def test_attention_is_chosen_for_what_the_network_sees(
     make_editor: Make, batch: EditBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    editor = make_editor(lpips_weight=1.0, perceptual=replace(SQUEEZE, max_timestep=500))
-    monkeypatch.setattr(editor, "_draw", lambda z, generator: (torch.tensor([10, 700, 499, 500]), torch.ones_like(z)))
-    seen: list[int] = []
-
-    def look(_: object, __: object, clean: Tensor, target: Tensor, *___: object) -> Tensor:
-        seen.append(len(clean))
-        assert torch.equal(target, to_device_pixels(batch.edited)[[0, 2]])  # type: ignore[arg-type]
-        return torch.tensor([1.0, 2.0])
-
-    monkeypatch.setattr("insvie_lightning.editors.insvie.chunk_lpips", look)
-    assert float(editor.training_step(batch, 0)) == pytest.approx(3 / 4)
-    assert seen == [2]
-
-
-def test_the_kernel_of_attention_is_timed_once_for_a_shape(make_editor: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    editor, asked = make_editor(), []
-    fastest = "insvie_lightning.editors.insvie.fastest_kernel"
-    monkeypatch.setattr(fastest, lambda shape, *_: (asked.append(shape), "math")[1])
-    on_cpu = torch.zeros(2, 3, 16, 8, 12)
-    editor._choose_attention(on_cpu, training=True)
-    assert asked == []  # the choice is torch's
-    monkeypatch.setattr("insvie_lightning.editors.insvie._runs_on_gpu", lambda latents: True)
-    editor._choose_attention(on_cpu, training=True)
-    used = editor.transformer.transformer_blocks[0].attn1.processor
-    editor._choose_attention(on_cpu, training=True)
-    assert editor.transformer.transformer_blocks[0].attn1.processor is used
-    assert asked == [(2, 2, 16 + 3 * 4 * 6, 16)]
-    assert {processor.kernel for processor in editor.transformer.attn_processors.values()} == {"math"}
-    editor.execution = Execution(attention="flash")
-    editor._choose_attention(torch.zeros(1, 3, 16, 8, 12), training=True)
-    assert len(asked) == 1
+    """In training the batch, in editing the three branches of it."""
+    asked: list[tuple[object, ...]] = []
+    note = lambda transformer, execution, shape, device, training, timed: asked.append((tuple(shape), training, timed))  # noqa: E731
+    monkeypatch.setattr("insvie_lightning.editors.insvie.choose_attention", note)
+    editor = make_editor()
+    editor.training_step(batch, 0)
+    editor.edit_batch(batch)
+    assert [one[:2] for one in asked] == [((4, 2, 16, 4, 6), True), ((12, 2, 16, 4, 6), False)]
+    assert asked[0][2] is asked[1][2]
 
 
 # ---------------------------------------------------------------- editing

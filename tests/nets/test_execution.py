@@ -11,7 +11,13 @@ from torch._dynamo.utils import counters
 from torch.utils.flop_counter import FlopCounterMode
 
 from insvie_lightning.errors import InputError
-from insvie_lightning.nets.execution import Execution, prepare_transformer, to_channels_last
+from insvie_lightning.nets.execution import (
+    Execution,
+    TimedKernels,
+    choose_attention,
+    prepare_transformer,
+    to_channels_last,
+)
 from insvie_lightning.nets.flops import transformer_flops
 from insvie_lightning.nets.source_concat import add_lora, concat_source, widen_patch_embedding
 
@@ -132,6 +138,30 @@ def test_layers_of_other_kinds_are_not_fused(build: Build) -> None:
     expected = run(merged)[0]
     merged.fuse_lora()
     torch.testing.assert_close(run(merged)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_kernel_of_attention_is_timed_once_for_a_shape(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+    fastest = "insvie_lightning.nets.execution.fastest_kernel"
+    monkeypatch.setattr(fastest, lambda *question: (asked.append(question), "math")[1])
+    transformer, timed = build(Execution()), TimedKernels()
+
+    def choose(device: str, execution: Execution = Execution()) -> Any:  # noqa: B008 (frozen)
+        choose_attention(transformer, execution, LATENTS, torch.device(device), True, timed)
+        return transformer.transformer_blocks[0].attn1.processor
+
+    before = choose("cpu")  # the choice is torch's
+    for attention in ("torch", "flash"):
+        assert choose("cuda", Execution(attention=attention)) is before  # type: ignore[arg-type]
+    assert asked == []
+    used = choose("cuda")
+    assert choose("cuda") is used is not before
+    shape = (2, 2, 7 + 3 * 4 * 6, 16)
+    assert asked == [(shape, torch.float32, torch.device("cuda"), True)] and timed == {shape: "math"}
+    assert {processor.kernel for processor in transformer.attn_processors.values()} == {"math"}
+    transformer.register_to_config(use_rotary_positional_embeddings=True)
+    timed.clear()
+    assert choose("cuda") is used and len(asked) == 1
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from insvie_lightning.errors import InputError
 from insvie_lightning.nets import sharing
-from insvie_lightning.nets.sharing import Sharing, activate, place
+from insvie_lightning.nets.sharing import Sharing, activate, in_turns, place
 
 OnRanks = Callable[..., list[Any]]
 
@@ -163,3 +163,14 @@ def test_other_ways_to_share_are_refused() -> None:
     with pytest.raises(InputError, match="not shared by FSDPStrategy here; legal is FSDP2, as by `-c fsdp`"):
         Sharing.of(SimpleNamespace(strategy=FSDPStrategy()))
     assert Sharing.of(SimpleNamespace(strategy=DDPStrategy())) is None
+
+
+def test_within_turns_all_take_part_until_all_are_done() -> None:
+    said: list[str] = []
+    recorder: Any = SimpleNamespace(take_turns=lambda: said.append("take"), leave=lambda: said.append("leave"))
+    with in_turns(recorder):
+        said.append("within")
+    assert said == ["take", "within", "leave"]
+    with in_turns(None):
+        said.append("alone")
+    assert said[3:] == ["alone"]

@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Generic, TypeVar
 
-import pyarrow.compute as pc
 import torch
 from lightning import LightningModule
 
 from insvie_lightning.batch import Draft, Rejected, Triplet
+from insvie_lightning.builders.results import Built, Packed, by_key
 from insvie_lightning.builders.store import Store, Tally
 from insvie_lightning.builders.units import Input, Inputs, UnitLoader, Work, check_keys, hash_keys
 from insvie_lightning.errors import InputError
@@ -29,24 +28,6 @@ from insvie_lightning.shards.funnel import write_funnel
 from insvie_lightning.shards.ledger import Ledger, open_job, say_full
 from insvie_lightning.shards.stats import count_reasons
 
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """A finished sample that is stored as files of its own, and not as its clips.
-
-    Attributes:
-        sample: What is known of it; its clips are not stored.
-        members: The files by name.
-        kept: Names of the input's files that are stored with them, as they are.
-    """
-
-    sample: Triplet
-    members: Mapping[str, bytes]
-    kept: tuple[str, ...] = ()
-
-
-Built = Draft | Triplet | Packed | Rejected
-"""What a step makes of a draft: a further draft, a finished triplet, files of it, or a reason why not."""
 Sample = TypeVar("Sample", Draft, Triplet)
 
 ENOUGH = 200
@@ -244,28 +225,8 @@ class Builder(LightningModule, ABC, Generic[Sample]):
             raise
         finally:
             self.tally.make_seconds += perf_counter() - start
-        return self._by_key(samples, built), False
-
-    def _by_key(self, samples: Sequence[Any], built: Sequence[Built]) -> dict[str, Sequence[Built | str]]:
-        """Sort results by the samples that they were made of."""
         assert self._inputs is not None
-        made: dict[str, list[Built | str]] = {sample.key: [] for sample in samples}
-        taken: set[str] = set()
-        for result in built:
-            key = (result.sample if isinstance(result, Rejected | Packed) else result).key
-            parent = key if key in made else key.rpartition("-")[0]
-            if parent not in made or key in taken or not re.fullmatch(r"[A-Za-z0-9_-]+", key):
-                raise RuntimeError(
-                    f"{self.step} made a sample of the key {key!r} out of {', '.join(map(repr, made))}; legal are "
-                    "these keys, and KEY-WORD where WORD is of letters, digits and '_', each once"
-                )
-            if parent != key and pc.index(self._inputs.keys, key).as_py() >= 0:
-                raise InputError(f"{self.step} makes {key!r} of {parent!r}, but the input has it already; rename one")
-            taken.add(key)
-            made[parent].append(result)
-        if empty := next((key for key, results in made.items() if not results), None):
-            raise RuntimeError(f"{self.step} made nothing of {empty!r}; what it gives up is Rejected with a reason")
-        return dict(made)
+        return dict(by_key(self.step, [sample.key for sample in samples], built, self._inputs.keys)), False
 
     def _count(self, inputs: Sequence[Input], made: dict[str, Sequence[Built | str]]) -> None:
         assert self._inputs is not None

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+from insvie_lightning.batch import EditBatch
 from insvie_lightning.nets.flops import decode_flops, encode_flops, text_flops, transformer_flops
 from insvie_lightning.shards.latents import latent_shape
 
@@ -21,6 +22,22 @@ def training_flops(editor: Any, latents: tuple[int, int, int], encoded: Sequence
     rank = editor.lora_rank if editor.trainable == "lora" else None
     count = transformer_flops(editor.transformer, latents, rank, training=True) + _text(editor)
     return count + sum(encode_flops(editor.vae, *clip) for clip in encoded)
+
+
+def flops_per_sample(editor: Any, batch: EditBatch) -> int:
+    """Operations of training on one sample of a batch; see `training_flops`.
+
+    Args:
+        editor: An `InsViE` whose model is configured.
+        batch: Of pixels or cached latents; with `source_noise` the source is encoded all the same.
+    """
+    clips = [batch.edited, batch.source if batch.source_latents is None or editor.source_noise else None]
+    encoded = [(clip.shape[1], clip.shape[3], clip.shape[4]) for clip in clips if clip is not None]
+    if batch.edited_latents is not None:
+        frames, _, height, width = batch.edited_latents.shape[1:]
+        return training_flops(editor, (frames, height, width), encoded)
+    frames, height, width = latent_shape(*encoded[0])
+    return training_flops(editor, (frames, *(batch.windows[0][2:] if batch.windows else (height, width))), encoded)
 
 
 def edit_flops(editor: Any, frames: int, height: int, width: int, merged: bool = True) -> int:

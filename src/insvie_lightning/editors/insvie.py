@@ -4,54 +4,48 @@ Paper: arXiv 2503.20287 (ICCV 2025). Where paper and released code differ, both 
 value is whose, the recipes in `configs/` which one is used.
 """
 
-import copy
 import time
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict
-from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers.optimization import get_scheduler
+from diffusers import CogVideoXTransformer3DModel
 from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
-from insvie_lightning.batch import PIXELS_PER_LATENT, Clip, EditBatch, EditedVideos, Position
+from insvie_lightning.batch import Clip, EditBatch, EditedVideos, Position
 from insvie_lightning.diffusion.conditioning import (
     CELLS,
     ConditionDropout,
-    add_source_noise,
     draw_cells,
     draw_identity_pairs,
     drop_conditions,
     make_identity_pairs,
 )
-from insvie_lightning.diffusion.guidance import Guidance, guided
+from insvie_lightning.diffusion.guidance import Guidance
 from insvie_lightning.diffusion.losses import frame_weighted_mse
-from insvie_lightning.diffusion.sampling import Sampler, build_scheduler, sample
-from insvie_lightning.diffusion.schedule import add_noise, clean_from_velocity, stratified_timesteps, velocity
-from insvie_lightning.editors.editor import Editor
-from insvie_lightning.editors.flops import training_flops
-from insvie_lightning.editors.options import EditOptions
-from insvie_lightning.errors import InputError
-from insvie_lightning.nets.attention import Kernel, fastest_kernel, use_attention
-from insvie_lightning.nets.execution import Execution, prepare_transformer, to_channels_last
-from insvie_lightning.nets.hoisting import SetStep, hoisted
-from insvie_lightning.nets.latents import (
-    cut_windows,
-    decode_latents,
-    encode_pixels,
-    encode_prompts,
-    to_device_pixels,
+from insvie_lightning.diffusion.sampling import Sampler
+from insvie_lightning.editors.building import (
+    build_networks,
+    check_precision,
+    continue_from,
+    keep_trained,
+    restore,
+    to_deliverable,
 )
-from insvie_lightning.nets.perceptual import PerceptualLoss, build_lpips, chunk_lpips
-from insvie_lightning.nets.sharing import Sharing
+from insvie_lightning.editors.editor import Editor
+from insvie_lightning.editors.flops import flops_per_sample
+from insvie_lightning.editors.objective import draw_noised, encode_clips, lpips_of_prediction, weight_of_stage
+from insvie_lightning.editors.optimizer import LRSchedule, adamw, clip_gradients
+from insvie_lightning.editors.options import EditOptions
+from insvie_lightning.editors.sampling import BRANCHES, draw_starts, sample_edit, seeded_generator
+from insvie_lightning.errors import InputError
+from insvie_lightning.nets.execution import Execution, TimedKernels, choose_attention
+from insvie_lightning.nets.latents import cut_windows, decode_latents, encode_pixels, encode_prompts, to_device_pixels
+from insvie_lightning.nets.perceptual import PerceptualLoss, build_lpips
+from insvie_lightning.nets.sharing import Sharing, in_turns
 from insvie_lightning.nets.source_concat import (
     add_lora,
     concat_source,
@@ -59,16 +53,11 @@ from insvie_lightning.nets.source_concat import (
     looks_at_source,
     widen_patch_embedding,
 )
-from insvie_lightning.shards.latents import latent_shape
-from insvie_lightning.weights.components import hash_encoder, load_components
-from insvie_lightning.weights.deliverable import (
-    Deliverable,
-    check_settings,
-    gathered,
-    load_deliverable,
-    load_trainable,
-    trainable_weights,
-)
+from insvie_lightning.weights.components import hash_encoder
+from insvie_lightning.weights.deliverable import Deliverable, load_trainable
+
+DELIVERED = ("lora_rank", "lora_alpha", "trainable", "guidance", "num_inference_steps", "sampler", "seed")
+"""The settings that a deliverable stores."""
 
 
 class InsViE(LightningModule):
@@ -116,7 +105,7 @@ class InsViE(LightningModule):
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 1e-5,
-        lr_schedule: Literal["constant_with_warmup", "cosine", "linear"] = "constant_with_warmup",
+        lr_schedule: LRSchedule = "constant_with_warmup",
         warmup_steps: int = 100,
         condition_dropout: ConditionDropout = ConditionDropout(),  # noqa: B008 (frozen)
         frame_weight_mix: float = 0.5,
@@ -154,7 +143,7 @@ class InsViE(LightningModule):
         self.ema_updates = 0
         self.cells_seen = torch.zeros(len(CELLS), dtype=torch.long)
         self._cells_at_step = self.cells_seen  # a resumed run draws again what came after the last step
-        self._kernels: dict[tuple[int, ...], Kernel | None] = {}
+        self._kernels: TimedKernels = {}
         self._stage_index = 0
         self._sharing: Sharing | None = None
         self._editing_seconds = 0.0
@@ -165,47 +154,23 @@ class InsViE(LightningModule):
         """Load the base, widen its patch embedding, add LoRA, and continue from `start_from`."""
         if self.transformer is not None:
             return
-        self._check_precision()
-        frozen = getattr(torch, self.execution.frozen_dtype)
-        parts = load_components(self.base, frozen if self.base_dtype == torch.float32 else self.base_dtype)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            widen_patch_embedding(parts.transformer)
-            if self.trainable == "lora":
-                add_lora(parts.transformer, self.lora_rank, self.lora_alpha)
-        for parameter in parts.transformer.parameters():
-            if parameter.requires_grad and self.base_dtype == torch.float32:
-                parameter.data = parameter.data.float()  # what is trained is, whatever the frozen rest
-        prepare_transformer(parts.transformer, self.execution)
-        if self.execution.channels_last:
-            to_channels_last(parts.vae)
-        self.transformer = parts.transformer
-        self.vae = parts.vae.eval().requires_grad_(False)
-        self.text_encoder = parts.text_encoder.eval().requires_grad_(False)
-        self.tokenizer = parts.tokenizer
-        self.scheduler = build_scheduler(self.sampler, parts.scheduler.config)
+        check_precision(self.execution, self._trainer)
+        parts = build_networks(self.base, self._adapt, self.sampler, self.execution, self.base_dtype, self.seed)
+        self.transformer, self.vae, self.text_encoder = parts.transformer, parts.vae, parts.text_encoder
+        self.tokenizer, self.scheduler = parts.tokenizer, parts.scheduler
         self.lpips = build_lpips(self.perceptual) if max(self.lpips_weights) > 0 else None
         if self.start_from is not None:
-            deliverable = load_deliverable(self.start_from)
-            names = ["trainable", "lora_rank", "lora_alpha"] if self.trainable == "lora" else ["trainable"]
-            own = {name: getattr(self, name) for name in names}
-            check_settings(deliverable.settings, own, self.base, self.start_from)
-            self._continue_from(deliverable, str(self.start_from))
+            lora = ["lora_rank", "lora_alpha"] if self.trainable == "lora" else []
+            continue_from(self, self.start_from, ["trainable", *lora])
         self._sharing = Sharing.of(self.trainer) if self._trainer is not None else None
         if self._sharing is not None:
             for network in (self.transformer, self.text_encoder):
                 self._sharing.share(network)
 
-    def _check_precision(self) -> None:
-        precision = self.trainer.precision if self._trainer is not None and self.trainer.training else "bf16-mixed"
-        if self.execution.frozen_dtype == "bfloat16" and precision != "bf16-mixed":
-            raise InputError(
-                f"execution.frozen_dtype bfloat16 trains with --trainer.precision bf16-mixed, not {precision}"
-            )
-
-    def _continue_from(self, deliverable: Deliverable, origin: str) -> None:
-        load_trainable(self.transformer, deliverable.raw, origin)
-        self.ema, self.ema_updates = deliverable.ema, deliverable.ema_updates
+    def _adapt(self, transformer: CogVideoXTransformer3DModel) -> None:
+        widen_patch_embedding(transformer)
+        if self.trainable == "lora":
+            add_lora(transformer, self.lora_rank, self.lora_alpha)
 
     def setup(self, stage: str) -> None:
         """Outside training, take the averaged weights; say when a test is of an editor that was never trained."""
@@ -231,42 +196,16 @@ class InsViE(LightningModule):
         Raises:
             InputError: When the folder is no deliverable of this editor.
         """
-        deliverable = load_deliverable(Path(folder))
-        stored = {**deliverable.settings, **settings}
-        stored.pop("editor", None)
-        for name, kind in (("guidance", Guidance), ("condition_dropout", ConditionDropout)):
-            if isinstance(stored.get(name), dict):
-                stored[name] = kind(**stored[name])
-        if unknown := sorted(stored.keys() - signature(cls).parameters.keys()):
-            raise InputError(f"{folder} is of another editor: {cls.__name__} takes no {unknown[0]!r}")
-        editor = cls(**stored)
-        editor.base_dtype = dtype
-        editor.configure_model()
-        editor._continue_from(deliverable, str(folder))
-        editor.setup("predict")
-        return editor.eval()
+        return restore(cls, Path(folder), dtype, settings)
 
     def deliverable(self) -> Deliverable:
         """The trained weights and what is needed to build the editor around them; called by all processes."""
-        settings = {
-            "editor": type(self).__name__,
-            "base": str(Path(self.base).resolve()) if "/" in self.base and Path(self.base).is_dir() else self.base,
-            "lora_rank": self.lora_rank,
-            "lora_alpha": self.lora_alpha,
-            "trainable": self.trainable,
-            "guidance": asdict(self.guidance),
-            "num_inference_steps": self.num_inference_steps,
-            "sampler": self.sampler,
-            "seed": self.seed,
-        }
-        ema = None if self.ema is None else gathered(self.ema)
-        return Deliverable(settings, gathered(trainable_weights(self.transformer)), ema, self.ema_updates)
+        return to_deliverable(self, DELIVERED)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the frozen networks out of resume checkpoints; the stage and the counted cells go in."""
         checkpoint["stage_index"], checkpoint["cells_seen"] = self._stage_index, self._cells_at_step
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
+        keep_trained(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Resume in the stage of the checkpoint, so that its optimizer and schedule go on."""
@@ -290,81 +229,27 @@ class InsViE(LightningModule):
 
     def flops_per_sample(self, batch: EditBatch) -> int:
         """Operations that training on one sample of a batch needs; `Throughput` compares speed with it."""
-        clips = [batch.edited, batch.source if batch.source_latents is None or self.source_noise else None]
-        encoded = [(clip.shape[1], clip.shape[3], clip.shape[4]) for clip in clips if clip is not None]
-        if batch.edited_latents is not None:
-            frames, _, height, width = batch.edited_latents.shape[1:]
-            return training_flops(self, (frames, height, width), encoded)
-        frames, height, width = latent_shape(*encoded[0])
-        return training_flops(self, (frames, *(batch.windows[0][2:] if batch.windows else (height, width))), encoded)
+        return flops_per_sample(self, batch)
 
     def _loss(self, batch: EditBatch, generator: torch.Generator, training: bool) -> Tensor:
-        z_source, z_edited = self._encode(batch, generator, noisy_source=self.source_noise and training)
+        z_source, z_edited = encode_clips(self.vae, batch, generator, self.source_noise and training)
         prompts = self._embed(batch.instructions)
-        timesteps, noise = self._draw(z_edited, generator)
-        abar = self.scheduler.alphas_cumprod.to(self.device)[timesteps]
-        noisy = add_noise(z_edited, noise, abar)
+        noised = draw_noised(z_edited, self.scheduler, generator, self.global_rank, self._world_size)
         if training:
-            z_source, prompts = self._drop(z_source, prompts, generator)
-        self._choose_attention(noisy, training)
-        prediction = concat_source(self.transformer, noisy, z_source, prompts, timesteps)
-        loss = frame_weighted_mse(prediction, velocity(z_edited, noise, abar), self.frame_weight_mix).mean()
-        weight = self._lpips_weight(batch) if training else 0.0
+            cells = draw_cells(len(batch), self.condition_dropout, generator)
+            self.cells_seen = self.cells_seen.to(cells.device) + torch.bincount(cells, minlength=len(CELLS))
+            z_source, prompts = drop_conditions(z_source, prompts, cells)
+        self._choose_attention(noised.noisy.shape, training)
+        prediction = concat_source(self.transformer, noised.noisy, z_source, prompts, noised.timesteps)
+        loss = frame_weighted_mse(prediction, noised.velocity, self.frame_weight_mix).mean()
+        weight = weight_of_stage(self.lpips_weights, batch.position) if training else 0.0
         if weight > 0:
-            clean = clean_from_velocity(noisy, prediction.float(), abar)
-            perceptual = self._perceptual(clean, timesteps, batch, generator)
+            perceptual = lpips_of_prediction(
+                self.lpips, self.vae, noised, prediction, batch, self.perceptual, generator
+            )
             self.log("train_lpips", perceptual, batch_size=len(batch))
             loss = (1 - weight) * loss + weight * perceptual
         return loss
-
-    def _encode(self, batch: EditBatch, generator: torch.Generator, noisy_source: bool) -> tuple[Tensor, Tensor]:
-        """Latents of source and edited clip: the cached ones, or encoded here; the noise needs the source's pixels."""
-        if noisy_source and batch.source is None:
-            raise InputError(
-                f"source_noise is added to pixels, but sample {batch.keys[0]!r} comes from cached latents; set "
-                "--model.source_noise=false, train on shards of videos, or encode with --model.keep_source=true"
-            )
-
-        def encode(clip: Tensor | None, noisy: bool = False) -> Tensor:
-            assert clip is not None
-            pixels = to_device_pixels(clip)
-            pixels = add_source_noise(pixels, generator) if noisy else pixels
-            with torch.no_grad():
-                return cut_windows(encode_pixels(self.vae, pixels, generator), batch.windows)
-
-        source, edited = batch.source_latents, batch.edited_latents
-        z_source = encode(batch.source, noisy_source) if noisy_source or source is None else source
-        return z_source, encode(batch.edited) if edited is None else edited
-
-    def _draw(self, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Timesteps, stratified over ranks, and noise."""
-        steps = self.scheduler.config["num_train_timesteps"]
-        timesteps = stratified_timesteps(len(latents), steps, self.global_rank, self._world_size, generator)
-        return timesteps, torch.randn(latents.shape, generator=generator, device=latents.device)
-
-    def _drop(self, z_source: Tensor, prompts: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Drop conditions, and count the cells."""
-        cells = draw_cells(len(z_source), self.condition_dropout, generator)
-        self.cells_seen = self.cells_seen.to(cells.device) + torch.bincount(cells, minlength=len(CELLS))
-        return drop_conditions(z_source, prompts, cells)
-
-    def _perceptual(self, clean: Tensor, timesteps: Tensor, batch: EditBatch, generator: torch.Generator) -> Tensor:
-        if batch.edited is None:
-            raise InputError(
-                f"LPIPS compares with real pixels, but sample {batch.keys[0]!r} comes from cached latents; give "
-                "stages with lpips_weight > 0 shards of videos"
-            )
-        assert self.lpips is not None
-        chosen = (timesteps < self.perceptual.max_timestep).nonzero().flatten()
-        if not len(chosen):
-            return clean.sum() * 0
-        target = to_device_pixels(cut_windows(batch.edited, batch.windows, PIXELS_PER_LATENT)[chosen])
-        values = chunk_lpips(self.lpips, self.vae, clean[chosen], target, self.perceptual, generator)
-        return values.sum() / len(timesteps)
-
-    def _lpips_weight(self, batch: EditBatch) -> float:
-        stage = batch.position.index if batch.position else 0
-        return self.lpips_weights[min(stage, len(self.lpips_weights) - 1)]
 
     def on_train_batch_start(self, batch: EditBatch, batch_idx: int) -> None:
         """At the border of two stages, restart optimizer and schedule; raw and averaged weights carry on."""
@@ -384,15 +269,9 @@ class InsViE(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over what is trained, with the schedule of the current stage."""
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        fused = self.trainer.precision != "16-mixed"  # which scales gradients, and unscales them apart
-        optimizer = torch.optim.AdamW(
-            parameters, self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=fused
+        return adamw(
+            self, self.lr, self.betas, self.weight_decay, self.lr_schedule, self.warmup_steps, self._stage_index
         )
-        schedule = get_scheduler(
-            self.lr_schedule, optimizer, num_warmup_steps=self.warmup_steps, num_training_steps=self._stage_steps()
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(
         self,
@@ -400,21 +279,8 @@ class InsViE(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """As Lightning does, which under bf16-mixed refuses to clip for a fused optimizer, though nothing is scaled."""
-        if self.trainer.precision != "bf16-mixed":
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        elif gradient_clip_val:
-            clip = clip_grad_value_ if gradient_clip_algorithm == "value" else clip_grad_norm_
-            clip([parameter for group in optimizer.param_groups for parameter in group["params"]], gradient_clip_val)
-
-    def _stage_steps(self) -> int:
-        """Optimizer steps of the current stage of a curriculum; of the whole run under other data modules."""
-        stages: Sequence[Any] = getattr(getattr(self.trainer, "datamodule", None), "stages", ())
-        if not stages:
-            return int(self.trainer.estimated_stepping_batches)
-        earlier, limit = sum(stage.steps for stage in stages[: self._stage_index]), self.trainer.max_steps
-        steps = int(stages[self._stage_index].steps)
-        return min(steps, limit - earlier) if limit > earlier else steps
+        """Clip fused optimizers under bf16-mixed, too."""
+        clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     # ---------------------------------------------------------------- sampling
 
@@ -423,7 +289,7 @@ class InsViE(LightningModule):
         generator = self._generator(Position("validation", 0, batch_idx))
         self.log("val_loss", self._loss(batch, generator, training=False), prog_bar=True, batch_size=len(batch))
         start = time.perf_counter()
-        with self._uneven():
+        with in_turns(self._sharing):
             if self.max_validation_seconds is not None and self._editing_seconds >= self.max_validation_seconds:
                 nothing = torch.empty(len(batch), 0) if batch.source is None else batch.source
                 return EditedVideos(nothing, missing=frozenset(batch.keys))
@@ -437,7 +303,7 @@ class InsViE(LightningModule):
 
     def test_step(self, batch: EditBatch, batch_idx: int) -> EditedVideos:  # type: ignore[override]
         """Edited videos for the callbacks; any length and size."""
-        with self._uneven():  # long videos are edited in more windows than short ones
+        with in_turns(self._sharing):  # long videos are edited in more windows than short ones
             return Editor(self).edit_batch(batch)
 
     def on_predict_start(self) -> None:
@@ -467,29 +333,19 @@ class InsViE(LightningModule):
         else:
             assert batch.source is not None
             z_source = cut_windows(encode_pixels(self.vae, to_device_pixels(batch.source)), batch.windows)
-        seeds = [zlib.crc32(f"{self.seed}/{key}".encode()) for key in batch.keys]
-        generators = [torch.Generator(self.device).manual_seed(seed) for seed in seeds]
-        noise = torch.stack([torch.randn(z_source.shape[1:], generator=g, device=self.device) for g in generators])
-        self._choose_attention(noise.repeat(3, 1, 1, 1, 1), training=False)
-        scheduler, steps = copy.deepcopy(self.scheduler), self.num_inference_steps
-        scheduler.set_timesteps(steps, device=self.device)
-        with self._hoisted(scheduler.timesteps) as set_step:
-
-            def predict(noisy: Tensor, source: Tensor, prompts: Tensor, timesteps: Tensor) -> Tensor:
-                set_step(timesteps[0])
-                return concat_source(self.transformer, noisy, source, prompts, timesteps)
-
-            denoise = guided(
-                predict, z_source * float(keep_source), self._embed(batch.instructions), self.guidance, steps
-            )
-            latents = sample(denoise, scheduler, noise, steps, generators)
+        starts = draw_starts(batch.keys, self.seed, z_source.shape[1:], self.device)
+        self._choose_attention((BRANCHES * len(batch), *z_source.shape[1:]), training=False)
+        latents = sample_edit(
+            self.transformer,
+            self.scheduler,
+            starts,
+            z_source * float(keep_source),
+            self._embed(batch.instructions),
+            self.guidance,
+            self.num_inference_steps,
+            hoist=self.execution.hoist and self._sharing is None,
+        )
         return decode_latents(self.vae, latents).clamp(-1, 1)
-
-    def _hoisted(self, timesteps: Tensor) -> AbstractContextManager[SetStep]:
-        """What is the same at every step, computed once; not of networks that come or are gathered only when called."""
-        if self.execution.hoist and self._sharing is None and self.transformer.device == timesteps.device:
-            return hoisted(self.transformer, timesteps)
-        return nullcontext(lambda timestep: None)
 
     def merge_lora(self) -> None:
         """Add LoRA to the weights, for editing only; trained weights and what is delivered stay as they are."""
@@ -516,19 +372,8 @@ class InsViE(LightningModule):
 
     # ---------------------------------------------------------------- small parts
 
-    def _choose_attention(self, latents: Tensor, training: bool) -> None:
-        """On a GPU, time the kernels once for every shape of latents B T C h w, and take the fastest."""
-        config = self.transformer.config
-        if self.execution.attention != "auto" or not _runs_on_gpu(latents) or config.use_rotary_positional_embeddings:
-            return
-        tokens = config.max_text_seq_length + latents[0, :, 0].numel() // config.patch_size**2
-        shape = (len(latents), config.num_attention_heads, tokens, config.attention_head_dim)
-        if shape not in self._kernels:
-            kind = latents.device.type
-            dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.transformer.dtype
-            self._kernels[shape] = fastest_kernel(shape, dtype, latents.device, training)
-            rank_zero_info(f"attention of {shape}: {self._kernels[shape]}")
-        use_attention(self.transformer, self._kernels[shape], self.execution.fused_lora)
+    def _choose_attention(self, shape: tuple[int, ...], training: bool) -> None:
+        choose_attention(self.transformer, self.execution, shape, self.device, training, self._kernels)
 
     @property
     def encoder_hash(self) -> str:
@@ -539,15 +384,6 @@ class InsViE(LightningModule):
     def _world_size(self) -> int:
         return self.trainer.world_size if self._trainer is not None else 1
 
-    @contextmanager
-    def _uneven(self) -> Iterator[None]:
-        """What ranks that share the weights may run differently often; all come by here."""
-        if self._sharing is not None:
-            self._sharing.take_turns()
-        yield  # an exception ends the process, and the others hear of it
-        if self._sharing is not None:
-            self._sharing.leave()
-
     def _embed(self, prompts: tuple[str, ...]) -> Tensor:
         length = self.transformer.config.max_text_seq_length
         return encode_prompts(self.tokenizer, self.text_encoder, prompts, length)
@@ -555,8 +391,4 @@ class InsViE(LightningModule):
     def _generator(self, position: Position) -> torch.Generator:
         """A generator that depends on seed, stage, step and rank only, so that resuming and chaining are exact."""
         name = f"{self.seed}/{position.stage}/{position.step}/{self.global_rank}"
-        return torch.Generator(self.device).manual_seed(zlib.crc32(name.encode()))
-
-
-def _runs_on_gpu(latents: Tensor) -> bool:
-    return latents.device.type == "cuda"
+        return seeded_generator(name, self.device)

@@ -12,14 +12,17 @@ from typing import Any, Literal, get_args
 
 import torch
 from diffusers import CogVideoXTransformer3DModel
+from lightning.pytorch.utilities import rank_zero_info
 from torch import nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from insvie_lightning.errors import InputError, nearest
-from insvie_lightning.nets.attention import Kernel, use_attention
+from insvie_lightning.nets.attention import Kernel, fastest_kernel, use_attention
 
 Checkpointing = Literal["none", "selective", "full"]
 Attention = Literal["auto", "torch", "flash", "cudnn", "efficient", "math"]
+TimedKernels = dict[tuple[int, int, int, int], Kernel | None]
+"""The fastest kernel for every shape of attention, B heads N D, that was timed so far."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,38 @@ def prepare_transformer(transformer: CogVideoXTransformer3DModel, execution: Exe
         transformer.enable_gradient_checkpointing(_recompute(execution))
     if execution.compile:
         compile_blocks(transformer, execution.compile_backend)
+
+
+def choose_attention(
+    transformer: CogVideoXTransformer3DModel,
+    execution: Execution,
+    latents: tuple[int, ...],
+    device: torch.device,
+    training: bool,
+    timed: TimedKernels,
+) -> None:
+    """Under `attention: auto` on a GPU, let a transformer attend by the kernel that is fastest for a shape, in place.
+
+    Args:
+        transformer: Without rotary embeddings; others stay as they are.
+        execution: Says whether to choose.
+        latents: Shape of what the transformer is about to see, B T C h w.
+        device: That it runs on.
+        training: Whether a shape that is new is timed forward and backward.
+        timed: What is known; a new shape is timed once and added.
+    """
+    config = transformer.config
+    if execution.attention != "auto" or device.type != "cuda" or config.use_rotary_positional_embeddings:
+        return
+    batch, frames, _, height, width = latents
+    tokens = config.max_text_seq_length + frames * height * width // config.patch_size**2
+    shape = (batch, config.num_attention_heads, tokens, config.attention_head_dim)
+    if shape not in timed:
+        kind = device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else transformer.dtype
+        timed[shape] = fastest_kernel(shape, dtype, device, training)
+        rank_zero_info(f"attention of {shape}: {timed[shape]}")
+    use_attention(transformer, timed[shape], execution.fused_lora)
 
 
 def compile_blocks(transformer: CogVideoXTransformer3DModel, backend: str = "inductor") -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -170,6 +171,20 @@ class Sharing:
     def _unshard(self, number: int) -> None:
         with torch.inference_mode(False), torch.no_grad():
             self._units[number].unshard()
+
+
+@contextmanager
+def in_turns(sharing: Sharing | None) -> Iterator[None]:
+    """Let ranks run networks unevenly often within; all ranks come by here.
+
+    Args:
+        sharing: None, where every rank has all weights, needs no turns.
+    """
+    if sharing is not None:
+        sharing.take_turns()
+    yield  # an exception ends the process, and the others hear of it
+    if sharing is not None:
+        sharing.leave()
 
 
 def _blocks(net: nn.Module) -> Iterator[nn.Module]:

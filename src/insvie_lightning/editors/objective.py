@@ -1,0 +1,141 @@
+"""What an editor is trained on: clips encoded, noise drawn, and what is predicted compared with the edited clip.
+
+Every draw is from the generator that is given, in the order that the functions are called in, so that a step that is
+made again draws the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from insvie_lightning.batch import PIXELS_PER_LATENT, EditBatch, Position
+from insvie_lightning.diffusion.conditioning import add_source_noise
+from insvie_lightning.diffusion.schedule import add_noise, clean_from_velocity, stratified_timesteps, velocity
+from insvie_lightning.errors import InputError
+from insvie_lightning.nets.latents import cut_windows, encode_pixels, to_device_pixels
+from insvie_lightning.nets.perceptual import PerceptualLoss, chunk_lpips
+
+
+@dataclass(frozen=True, slots=True)
+class Noised:
+    """Latents under noise, and what a network that sees them is to say.
+
+    Attributes:
+        clean: z_0, B T C h w.
+        noise: Standard normal, likewise.
+        noisy: z_t, likewise.
+        timesteps: t, B.
+        alphas_cumprod: abar of each timestep, B.
+    """
+
+    clean: Tensor
+    noise: Tensor
+    noisy: Tensor
+    timesteps: Tensor
+    alphas_cumprod: Tensor
+
+    @property
+    def velocity(self) -> Tensor:
+        """The target v, B T C h w."""
+        return velocity(self.clean, self.noise, self.alphas_cumprod)
+
+    def clean_from(self, prediction: Tensor) -> Tensor:
+        """The clean latents that a predicted velocity stands for, B T C h w; float32 of a float32 z_t."""
+        return clean_from_velocity(self.noisy, prediction.float(), self.alphas_cumprod)
+
+
+def encode_clips(
+    vae: Any, batch: EditBatch, generator: torch.Generator, noisy_source: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Latents of source and edited clips, B T C h w: the cached ones, or encoded here.
+
+    Args:
+        vae: See `encode_pixels`.
+        batch: Of pixels, latents or both.
+        generator: Samples the posteriors and draws the noise.
+        noisy_source: Add the released code's noise to the source's pixels (`add_source_noise`).
+
+    Raises:
+        InputError: There is to be noise, but the source's pixels are not there.
+    """
+    if noisy_source and batch.source is None:
+        raise InputError(
+            f"source_noise is added to pixels, but sample {batch.keys[0]!r} comes from cached latents; set "
+            "--model.source_noise=false, train on shards of videos, or encode with --model.keep_source=true"
+        )
+
+    def encode(clip: Tensor | None, noisy: bool = False) -> Tensor:
+        assert clip is not None
+        pixels = to_device_pixels(clip)
+        pixels = add_source_noise(pixels, generator) if noisy else pixels
+        with torch.no_grad():
+            return cut_windows(encode_pixels(vae, pixels, generator), batch.windows)
+
+    source, edited = batch.source_latents, batch.edited_latents
+    z_source = encode(batch.source, noisy_source) if noisy_source or source is None else source
+    return z_source, encode(batch.edited) if edited is None else edited
+
+
+def draw_noised(latents: Tensor, scheduler: Any, generator: torch.Generator, rank: int, world_size: int) -> Noised:
+    """Put noise on latents B T C h w, at timesteps that are stratified over ranks.
+
+    Args:
+        latents: z_0, on the generator's device.
+        scheduler: Of diffusers' interface; it knows abar of every timestep.
+        generator: Draws the timesteps, then the noise.
+        rank: Of this process.
+        world_size: Number of processes that train together.
+    """
+    steps = scheduler.config["num_train_timesteps"]
+    timesteps = stratified_timesteps(len(latents), steps, rank, world_size, generator)
+    noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+    abar = scheduler.alphas_cumprod.to(latents.device)[timesteps]
+    return Noised(latents, noise, add_noise(latents, noise, abar), timesteps, abar)
+
+
+def lpips_of_prediction(
+    network: Any,
+    vae: Any,
+    noised: Noised,
+    prediction: Tensor,
+    batch: EditBatch,
+    config: PerceptualLoss,
+    generator: torch.Generator,
+) -> Tensor:
+    """LPIPS between the decoded clean latents that a prediction stands for and the edited clips: mean, a scalar.
+
+    Samples that are too noisy for it (`PerceptualLoss.max_timestep`) are not decoded and count as 0.
+
+    Args:
+        network: From `build_lpips`.
+        vae: The decoder; gradients flow through it.
+        noised: What the network was shown.
+        prediction: Its velocity, B T C h w.
+        batch: Has the edited clips' pixels.
+        config: What to decode.
+        generator: See `chunk_lpips`.
+
+    Raises:
+        InputError: The batch has no pixels.
+    """
+    if batch.edited is None:
+        raise InputError(
+            f"LPIPS compares with real pixels, but sample {batch.keys[0]!r} comes from cached latents; give "
+            "stages with lpips_weight > 0 shards of videos"
+        )
+    clean = noised.clean_from(prediction)
+    chosen = (noised.timesteps < config.max_timestep).nonzero().flatten()
+    if not len(chosen):
+        return clean.sum() * 0
+    target = to_device_pixels(cut_windows(batch.edited, batch.windows, PIXELS_PER_LATENT)[chosen])
+    values = chunk_lpips(network, vae, clean[chosen], target, config, generator)
+    return values.sum() / len(noised.timesteps)
+
+
+def weight_of_stage(weights: Sequence[float], position: Position | None) -> float:
+    """The weight of the stage that a batch stands in: the last one where there are more stages than weights."""
+    stage = position.index if position else 0
+    return weights[min(stage, len(weights) - 1)]

@@ -1,0 +1,112 @@
+"""What an editor is trained on: which clips are encoded, what is drawn, and which samples are compared in pixels."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from insvie_lightning.batch import EditBatch, Position, Window
+from insvie_lightning.editors import InsViE
+from insvie_lightning.editors.objective import (
+    Noised,
+    draw_noised,
+    encode_clips,
+    lpips_of_prediction,
+    weight_of_stage,
+)
+from insvie_lightning.errors import InputError
+from insvie_lightning.nets.latents import cut_windows, encode_pixels, to_device_pixels
+from insvie_lightning.nets.perceptual import PerceptualLoss
+
+Make = Callable[..., InsViE]
+WINDOWS: tuple[Window, ...] = ((0, 0, 2, 4), (1, 1, 2, 4), (2, 2, 2, 4), (1, 0, 2, 4))
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def vae(make_editor: Make) -> Any:
+    return make_editor().vae
+
+
+@pytest.fixture
+def scheduler(make_editor: Make) -> Any:
+    return make_editor().scheduler
+
+
+@torch.no_grad()
+def test_what_is_cached_is_not_encoded_but_for_its_noise(vae: Any, batch: EditBatch) -> None:
+    """The exact mode of the released noise: the source is encoded anew, the edited clip is cached."""
+    whole = replace(batch, windows=WINDOWS)
+    latents = {
+        name: cut_windows(encode_pixels(vae, to_device_pixels(clip)), WINDOWS)  # type: ignore[arg-type]
+        for name, clip in (("source_latents", batch.source), ("edited_latents", batch.edited))
+    }
+    mixed = replace(whole, edited=None, **latents)
+    seen: list[Tensor] = []
+    encode = vae.encode
+    vae.encode = lambda pixels: (seen.append(pixels), encode(pixels))[1]
+    source, edited = encode_clips(vae, mixed, seeded(), noisy_source=True)
+    assert [tuple(pixels.shape) for pixels in seen] == [(4, 3, 5, 32, 48)]
+    assert torch.equal(edited, latents["edited_latents"])
+    assert source.shape == edited.shape and not torch.allclose(source, latents["source_latents"], atol=1e-2)
+    plain, _ = encode_clips(vae, mixed, seeded(), noisy_source=False)
+    assert plain is latents["source_latents"] and len(seen) == 1
+    both = encode_clips(vae, whole, seeded())
+    assert len(seen) == 3 and [clip.shape for clip in both] == [(4, 2, 16, 2, 4)] * 2
+    with pytest.raises(InputError, match=r"sample '.*' comes from cached latents; .*--model\.keep_source=true"):
+        encode_clips(vae, replace(mixed, source=None), seeded(), noisy_source=True)
+
+
+def test_a_draw_is_of_its_generator_and_rank(scheduler: Any) -> None:
+    latents = torch.randn(64, 2, 16, 2, 3, generator=seeded(1))
+    one, again = (draw_noised(latents, scheduler, seeded(), 0, 2) for _ in range(2))
+    assert all(torch.equal(getattr(one, name), getattr(again, name)) for name in Noised.__slots__)
+    other = draw_noised(latents, scheduler, seeded(), 1, 2)
+    assert one.timesteps.max() < 500 <= other.timesteps.min()
+    assert torch.equal(one.alphas_cumprod, scheduler.alphas_cumprod[one.timesteps])
+    assert one.noise.std() == pytest.approx(1, abs=0.05) and one.clean is latents
+
+
+def test_clean_latents_follow_from_the_velocity(scheduler: Any) -> None:
+    latents = torch.randn(4, 2, 16, 2, 3, generator=seeded(1))
+    noised = draw_noised(latents, scheduler, seeded(), 0, 1)
+    torch.testing.assert_close(noised.clean_from(noised.velocity), latents, rtol=1e-5, atol=1e-5)
+
+
+def test_only_samples_below_the_highest_timestep_are_decoded(
+    vae: Any, batch: EditBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean = torch.randn(4, 2, 16, 4, 6, generator=seeded(1))
+    timesteps, signal = torch.tensor([10, 700, 499, 500]), torch.ones(4)
+    noised = Noised(clean, torch.zeros_like(clean), clean, timesteps, signal)
+    seen: list[Tensor] = []
+
+    def look(_: object, __: object, latents: Tensor, target: Tensor, *___: object) -> Tensor:
+        seen.append(latents)
+        assert torch.equal(target, to_device_pixels(batch.edited)[[0, 2]])  # type: ignore[arg-type]
+        return torch.tensor([1.0, 2.0])
+
+    monkeypatch.setattr("insvie_lightning.editors.objective.chunk_lpips", look)
+
+    def lpips(max_timestep: int, batch: EditBatch = batch) -> float:
+        config = PerceptualLoss(max_timestep=max_timestep)
+        return float(lpips_of_prediction(None, vae, noised, torch.zeros_like(clean), batch, config, seeded()))
+
+    assert lpips(500) == pytest.approx(3 / 4)
+    assert len(seen) == 1 and torch.equal(seen[0], clean[[0, 2]])
+    assert lpips(10) == 0 and len(seen) == 1
+    with pytest.raises(InputError, match=r"comes from cached latents; .* shards of videos$"):
+        lpips(500, replace(batch, edited=None))
+
+
+def test_the_last_weight_is_that_of_all_later_stages() -> None:
+    weights = [0.0, 0.25]
+    stages = [Position("s", index, 0) for index in range(4)]
+    assert [weight_of_stage(weights, stage) for stage in stages] == [0, 0.25, 0.25, 0.25]
+    assert weight_of_stage(weights, None) == 0
