@@ -1,14 +1,16 @@
 import errno
+import inspect
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning import Trainer
 
 import insvie_lightning
 from insvie_lightning import cli
@@ -331,10 +333,21 @@ class Code:
 
 
 def test_every_verb_loads_weights_only(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = []
-    monkeypatch.setattr("lightning.Trainer.fit", lambda self, *args, **options: given.append(options))
-    assert main(["fit", "-c", str(recipe)]) == 0
-    assert given[0]["weights_only"] is True
+    given: dict[str, dict[str, Any]] = {}
+
+    def noting(verb: str) -> Callable[..., None]:
+        kept = inspect.signature(getattr(Trainer, verb))
+
+        def note(self: Trainer, *args: Any, **options: Any) -> None:
+            given[verb] = options
+
+        note.__signature__ = kept  # type: ignore[attr-defined]  # the options of the verb are read from it
+        return note
+
+    for verb in ("fit", "validate", "test"):
+        monkeypatch.setattr(Trainer, verb, noting(verb))
+        assert main([verb, "-c", str(recipe)]) == 0
+    assert [given[verb]["weights_only"] for verb in given] == [True, True, True]
 
 
 @pytest.mark.parametrize(("number", "said"), [(errno.ENOSPC, "no space left on device"), (errno.EIO, "input/output")])

@@ -197,8 +197,8 @@ def test_the_route_picks_good_frames_and_keeps_good_clips(tmp_path: Path, monkey
     assert len(found.wins) >= 8 and mean(found.wins) > 0.8 and found.chosen > found.others + 3, str(found)
     assert 0 < len(found.after) < len(found.before) and mean(found.after) > mean(found.before) + 3, str(found)
     assert not verify(tmp_path / "sets/s1").problems
-    assert len(open_manifest(tmp_path / "sets/s1").table) == len(found.after)
-    lineage = json.loads(open_manifest(tmp_path / "sets/s1").table["lineage"][0].as_py())
+    assert len(open_manifest(tmp_path / "sets/s1").query(accepted_only=False)) == len(found.after)
+    lineage = json.loads(open_manifest(tmp_path / "sets/s1").query(accepted_only=False)["lineage"][0].as_py())
     assert list(lineage) == ["RawVideos", "BuildCaptions", "BuildFirstFrames", "BuildEdits", "filter"]
     assert lineage["BuildEdits"]["seed"] == lineage["BuildFirstFrames"]["attempts"][-1]["seed"]
 

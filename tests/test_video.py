@@ -162,7 +162,7 @@ def test_other_containers(tmp_path: Path, suffix: str, codec: str) -> None:
 
 def test_sound_without_video_is_an_error() -> None:
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format="wav") as container:
+    with av.open(buffer, "w", format="mov") as container:
         stream = container.add_stream("pcm_s16le", rate=8000)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
         frame.sample_rate = 8000

@@ -175,7 +175,7 @@ def _sentence(seen: _Seen, now: float) -> str:
     told = seen.told
     return (
         f"rank {told['rank']} on {told['host']} (pid {told['pid']}) has stood still for {now - seen.moved_at:.0f} s "
-        f"{_place(told)}, {told['at']}"
+        + ", ".join(filter(None, (_place(told), told["at"])))
     )
 
 

@@ -23,8 +23,12 @@ from insvie_lightning.files import open_regular
 MAX_SIDE = 8192
 MAX_PIXELS = 8192 * 4320
 """Of a frame: 8K. Larger ones are hardly videos, but a way to fill a memory with a small file."""
-_OPTIONS = {"format_whitelist": "mov,matroska,avi,gif,mpegts,mpeg,flv,asf,ogg", "protocol_whitelist": "file"}
-"""Of FFmpeg, which by its first bytes might take a file for a playlist, and fetch what that names from anywhere."""
+_FORMATS = "mov,matroska,avi,gif,mpegts,mpeg,flv,asf,ogg,png_pipe,jpeg_pipe,webp_pipe"
+_OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+"""Of FFmpeg, which by its first bytes might take a file for a playlist, and fetch what that names from anywhere.
+
+Pictures are opened, so that a caller can say that they are none of the videos it needs.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,6 +164,7 @@ class InsvieCLI(LightningCLI):
         from insvie_lightning.builders.finished import end_if_finished
 
         inputs = getattr(self.datamodule, "inputs", None)
+        self.model.trainer = self.trainer  # what a step makes may depend on it, as on its precision
         return isinstance(self.model, Builder) and inputs is not None and end_if_finished(self.model, inputs())
 
     def before_predict(self) -> None:

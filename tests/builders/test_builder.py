@@ -141,7 +141,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def rows(folder: Path) -> dict[str, dict[str, Any]]:
-    return {row["key"]: row for row in open_manifest(folder).table.to_pylist()}
+    return {row["key"]: row for row in open_manifest(folder).query(accepted_only=False).to_pylist()}
 
 
 def fork(work: Callable[[], None]) -> BaseProcess:

@@ -179,7 +179,9 @@ def test_the_recipe_selects_by_a_clip_and_keeps_what_it_rejects(stable_video_fol
     run = ["--trainer.enable_progress_bar=false", f"--trainer.default_root_dir={tmp_path / 'run'}"]
     assert main(["predict", "-c", "build_pairs", *options, *run]) == 0
     assert (verify(tmp_path / "clips").samples, verify(tmp_path / "clips").problems) == (1, ())
-    kept, rejected = sorted(open_manifest(tmp_path / "clips").table.to_pylist(), key=lambda row: row["key"])
+    kept, rejected = sorted(
+        open_manifest(tmp_path / "clips").query(accepted_only=False).to_pylist(), key=lambda row: row["key"]
+    )
     assert kept["accepted"] and kept["origin"] == "pair" and kept["clip_direction"] >= 0.2
     assert not rejected["accepted"] and rejected["reason"].startswith("the directional CLIP similarity is")
 

@@ -581,7 +581,7 @@ DOORS = (
     Door("tar", "insvie report", shards, "shard-000000.tar", report),
     Door("manifest", "Curriculum", shards, "shard-000000.parquet", curriculum, _XYZ, shared=True),
     Door("manifest", "Drafts", shards, "shard-000000.parquet", drafts, _XYZ, shared=True),
-    Door("manifest", "Drafts, the compact one", compacted, "manifest.parquet", drafts, _XYZ),
+    Door("manifest", "Drafts, the compact one", compacted, "manifest.parquet", drafts, _XYZ, shared=True),
     Door("manifest", "insvie shards verify", shards, "shard-000000.parquet", verify, _XYZ),
     Door("manifest", "insvie shards stats", shards, "shard-000000.parquet", stats, shared=True),
     Door("manifest", "insvie shards select", shards, "shard-000000.parquet", select, shared=True),

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save
 
 from insvie_lightning.batch import Clip, Triplet
+from insvie_lightning.shards.latents import LATENTS, LatentRecipe, pack_latents
 from insvie_lightning.shards.manifest import open_manifest
 from insvie_lightning.shards.read import iterate_samples
 from insvie_lightning.shards.write import ShardWriter
@@ -70,10 +70,11 @@ def shards(make_shards: Callable[..., Path]) -> Path:
 def latents(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The samples of `shards` as cached latents: sample number n is all n, its edited latents all -n."""
     folder = tmp_path_factory.mktemp("latents")
+    recipe = LatentRecipe("an encoder", frames=3, size=(32, 48), resize="cover", dtype="bfloat16")
     with ShardWriter(folder, shard_size=5) as writer:
         for number, (record, _) in enumerate(iterate_samples(shards)):
-            source = torch.full((2, 16, 4, 6), number, dtype=torch.bfloat16)
-            writer.write_members(record, {"latents.safetensors": save({"source": source, "edited": -source})})
+            source = torch.full((2, 16, 4, 6), float(number))
+            writer.write_members(record, {LATENTS: pack_latents({"source": source, "edited": -source}, recipe)})
     return folder
 
 

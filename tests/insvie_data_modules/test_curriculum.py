@@ -174,7 +174,7 @@ def test_cached_latents_are_fed_instead_of_pixels(latents: Path) -> None:
     batch = batches(curriculum(latents, Stage("s", 1)))[0]
     assert batch.source is None and batch.edited is None
     assert batch.source_latents is not None and batch.edited_latents is not None
-    assert batch.source_latents.shape == (6, 2, 16, 4, 6) and batch.source_latents.dtype == torch.float32
+    assert batch.source_latents.shape == (6, 2, 16, 2, 3) and batch.source_latents.dtype == torch.float32
     assert torch.equal(batch.source_latents, -batch.edited_latents)
     assert batch.source_latents[:, 0, 0, 0, 0].tolist() == [float(key[-2:]) for key in batch.keys]
 
@@ -328,6 +328,7 @@ def _pretend_ranks(world: int) -> Any:
         distributed_sampler_kwargs = {"num_replicas": world, "rank": 0}  # noqa: RUF012
         accumulate_grad_batches = 1
         default_root_dir = "."
+        lightning_module = None
 
     return Pretend()
 

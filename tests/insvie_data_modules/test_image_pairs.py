@@ -71,7 +71,7 @@ def test_magicbrush_gives_pairs_with_instruction_and_captions(tmp_path: Path) ->
     ("name", "content", "sentence"),
     [
         ("nothing.json", [], "is no folder of image pairs: it has neither seeds.json nor edit_turns.json"),
-        ("seeds.json", {}, "seeds.json holds no JSON list"),
+        ("seeds.json", {}, "seeds.json holds a dict, but a JSON list is needed"),
         ("seeds.json", [["a"]], "an entry is no pair of a folder and its seeds"),
         ("edit_turns.json", ["a"], "an entry has no input and output: a"),
         ("edit_turns.json", [], "lists no image pair"),

@@ -32,7 +32,7 @@ def test_all_samples_come_along_with_scores_lineage_and_reasons(tmp_path: Path, 
     assert main(["shards", "join", str(first), str(second), str(tmp_path / "both")]) == 0
     assert f"2 samples in {tmp_path / 'both'}" in capsys.readouterr().out
     assert not verify(tmp_path / "both").problems
-    rows = open_manifest(tmp_path / "both").table.to_pylist()
+    rows = open_manifest(tmp_path / "both").query(accepted_only=False).to_pylist()
     told = [(row["key"], row["accepted"], row["reason"], row["judge"], row["epe_px"]) for row in rows]
     assert told == [("a", True, "", 4, None), ("bad1", False, "judge 1 is below 3", 4, None), ("b", True, "", None, 1)]
     assert all(row["lineage"] == '{"a": 1}' and row["instruction"] == f"make {row['key']}" for row in rows)

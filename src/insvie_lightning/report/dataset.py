@@ -87,7 +87,7 @@ def read_dataset(folder: Path, budget: Budget) -> DataSet:
         accepted=accepted.num_rows,
         shards=len(sizes),
         seconds=sum(frames / fps for frames, fps in _known(accepted, "frames", "fps") if fps),
-        bytes=sum(sizes.values()),
+        bytes=sum(size or 0 for size in sizes.values()),
         counts={
             "origin": _bars(accepted["origin"].to_pylist()),
             "edit type": _bars(accepted["edit_type"].to_pylist()),
