@@ -26,7 +26,8 @@ from insvie_lightning.errors import InputError
 from insvie_lightning.nets.sharing import Sharing, activate
 from insvie_lightning.shards.convert import check_bad_rate
 from insvie_lightning.shards.funnel import write_funnel
-from insvie_lightning.shards.ledger import Ledger, open_job, say_full
+from insvie_lightning.shards.job import open_job, say_full
+from insvie_lightning.shards.ledger import Ledger
 from insvie_lightning.shards.stats import count_reasons
 
 

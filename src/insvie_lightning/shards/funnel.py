@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from insvie_lightning.errors import InputError
 from insvie_lightning.files import read_json
-from insvie_lightning.shards.ledger import read_job
+from insvie_lightning.shards.job import read_job
 from insvie_lightning.shards.manifest import open_manifest
 from insvie_lightning.shards.stats import count_reasons
 
