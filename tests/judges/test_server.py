@@ -167,9 +167,7 @@ def completion(**choice: Any) -> tuple[int, dict[str, str], Any]:
     ],
     ids=["empty", "no message", "parts", "cut", "nothing"],
 )
-def test_what_is_no_completion_is_a_missing_answer_that_is_not_kept(
-    judge_server, make_question, tmp_path, sent, says
-):
+def test_what_is_no_completion_is_a_missing_answer_that_is_not_kept(judge_server, make_question, tmp_path, sent, says):
     judge_server.faults.append(sent)
     judge = VLMJudge(server(judge_server), tmp_path)
     verdict = judge.ask(make_question(3))
@@ -196,7 +194,7 @@ def test_a_server_that_refuses_everything_stops_the_job_in_one_sentence(judge_se
     judge = VLMJudge(server(judge_server))
     assert [judge.ask(make_question(3)).answer for _ in range(99)].count(3) == 1
     judge_server.faults.append(refusal)
-    with pytest.raises(Unavailable, match="refused 50 questions in a row.*At most 4 pictures"):
+    with pytest.raises(Unavailable, match=r"refused 50 questions in a row.*At most 4 pictures"):
         judge.ask(make_question(3))
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from insvie_lightning.errors import InputError
 from insvie_lightning.shards.ledger import CLAIMS, Ledger, Owner
 
 

@@ -41,11 +41,13 @@ class FilterTriplets(Builder[Triplet]):
         metrics: Further scores of each triplet, such as `ClipText`; one that lacks what it needs (a caption) is left
             out, and `lineage["filter"]` says why.
         shard_size: As of `Builder`.
+        max_bad_rate: As of `Builder`.
 
     Raises:
         InputError: A threshold or `frames` is not legal, or flow and weights do not go together.
     """
 
+    takes = Triplet
     step = "filter"
 
     def __init__(
@@ -59,8 +61,9 @@ class FilterTriplets(Builder[Triplet]):
         frames: int = 3,
         metrics: list[PerSample] | None = None,
         shard_size: int = 256,
+        max_bad_rate: float = 0.5,
     ) -> None:
-        super().__init__(output, shard_size)
+        super().__init__(output, shard_size, max_bad_rate)
         if not 1 <= min_judge <= 5:
             raise InputError(f"min_judge is {min_judge:g}; a judge scores from 1 to 5")
         if not max_epe_px > 0:
@@ -134,8 +137,9 @@ class FilterTriplets(Builder[Triplet]):
         return [f"epe_px {epe_px:.2f} is above {self.max_epe_px:g}"] if epe_px > self.max_epe_px else []
 
     def _lineage(self, verdict: Verdict[int], missing: dict[str, str]) -> dict[str, Any]:
+        said = {"reason": verdict.reason, "replies": list(verdict.replies)}
         made = {
-            "judge": {**self._judged, "frames": self.frames, "reason": verdict.reason, "replies": list(verdict.replies)},
+            "judge": {**self._judged, "frames": self.frames, **said},
             "flow": {"backend": self.flow, "weights": self.flow_weights},
             "min_judge": self.min_judge,
             "max_epe_px": self._limit,

@@ -94,7 +94,7 @@ def _in_objects(text: str, key: str) -> Iterator[Any]:
 
 
 def _by_name(text: str, key: str, top: int) -> list[str]:
-    """Numbers that follow the key's name, as in `Score: 4/5`; `3-4`, and `4/10` where 5 is the top, stay as they are."""
+    """Numbers that follow the key's name, as in `Score: 4/5`; `3-4`, and `4/10` if 5 is the top, stay as they are."""
     name = key.replace("_", "[ _]")
     number = r"[+-]?\d+(?:[.,]\d+)?(?:\s*(?:/|out of|-|\u2013|to)\s*\d+)?"
     found = re.findall(rf"\b{name}\b[\s\"'*`]*(?:is|of|[:=])?[\s\"'*`]*({number})", text, re.IGNORECASE)

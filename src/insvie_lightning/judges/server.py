@@ -212,8 +212,8 @@ def _read(completion: Any) -> Reply:
     if not isinstance(text, str):
         return Reply("", fault=f"the server sent a {type(text).__name__} as its reply, and no text")
     counts = (getattr(usage, name, 0) for name in ("prompt_tokens", "completion_tokens"))
-    tokens = (count if isinstance(count, int) else 0 for count in counts)
-    return Reply(text, *tokens, cut=choice.finish_reason == "length")
+    prompt_tokens, completion_tokens = (count if isinstance(count, int) else 0 for count in counts)
+    return Reply(text, prompt_tokens, completion_tokens, cut=choice.finish_reason == "length")
 
 
 def _keys() -> list[str]:
