@@ -78,6 +78,8 @@ def test_each_triplet_has_both_scores_and_those_beyond_a_threshold_their_reasons
         f"epe_px {moved_px:.2f} is above 1",
         f"judge 1 is below 3; epe_px {moved_px:.2f} is above 1",
     ]
+    edge, _ = build({"moved": ['{"score": 5}']}, max_epe_px=rejected[1].sample.scores["epe_px"])
+    assert isinstance(edge.make([triplets[2]])[0], Triplet)  # the largest error that is accepted
     assert [result.sample.scores["judge"] for result in rejected] == [2, 5, 1]
     assert [result.sample.scores["epe_px"] for result in rejected] == pytest.approx([0, moved_px, moved_px])
 
