@@ -105,8 +105,9 @@ class BuildProgress(Callback):
 class Preflight(Callback):
     """Make the first few samples only, write nothing, and print what the whole job will take.
 
-    Days, device-hours, storage and the judge's dollars are those of the samples measured, times the samples that are
-    left. The first batch, which loads and compiles, is not measured where there are more.
+    Days, device-hours, storage and the judge's dollars are those of the samples measured, times the samples of the job,
+    whatever of it is finished. The first batch, which loads and compiles, is not measured where there are more. Answers
+    in the judge's cache count with what they cost when they were made; the time that they took is not known.
 
     Args:
         samples: How many to make.
@@ -168,9 +169,9 @@ class Preflight(Callback):
 
 
 def _spent_usd(module: LightningModule) -> float:
-    """Dollars that the judges of a step have used up: whatever it holds that counts what it `spent`."""
-    spent = (getattr(value, "spent", None) for value in vars(module).values())
-    return float(sum(getattr(of, "usd", 0.0) for of in spent))
+    """Dollars of the answers of a step's judges, cached or not: of whatever it holds that counts what it `spent`."""
+    spent = [getattr(value, "spent", None) for value in vars(module).values()]
+    return float(sum(getattr(of, name, 0.0) for of in spent for name in ("usd", "saved_usd")))
 
 
 def _duration(seconds: float) -> str:

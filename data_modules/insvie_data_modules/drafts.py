@@ -14,8 +14,8 @@ from lightning.pytorch import LightningDataModule
 from insvie_data_modules.listing import feed, unread
 from insvie_lightning.errors import InputError
 from insvie_lightning.shards.drafts import decode_sample
-from insvie_lightning.shards.ledger import read_job
-from insvie_lightning.shards.manifest import find_parts, open_manifest
+from insvie_lightning.shards.job import check_finished
+from insvie_lightning.shards.manifest import open_manifest
 from insvie_lightning.shards.read import read_members
 from insvie_lightning.shards.record import to_record
 
@@ -43,6 +43,8 @@ class Drafts(LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
+        if limit is not None and limit < 1:
+            raise InputError(f"limit is {limit}; legal are 1 or more, and null for all")
         self.shards = Path(shards)
         self.where = where
         self.limit = limit
@@ -91,18 +93,3 @@ class RowInputs:
             return Input(decode_sample(row, members), members)
         except InputError as error:
             return Input(unread(row, row["origin"], row["dataset"], to_record(row)["lineage"]), bad=str(error))
-
-
-def check_finished(folder: Path) -> None:
-    """Refuse a folder that its step has not finished.
-
-    Raises:
-        InputError: As said, or there is no shard.
-    """
-    finished = len(find_parts(folder))
-    if job := read_job(folder):
-        units = -(-job["input"]["samples"] // job["shard_size"])
-        if finished < units:
-            raise InputError(
-                f"{folder} is not finished: {units - finished} of {units} shards are missing; run {job['step']} again"
-            )

@@ -56,13 +56,13 @@ def list_files(where: Path, suffixes: Collection[str], column: str) -> pa.Table:
         InputError: There is nothing, or the CSV cannot be read or has no such column.
     """
     if where.is_dir():
-        rows = [(name, "", "", "") for name in sorted(_below(where, suffixes))]
+        rows = [_found(name) for name in sorted(_below(where, suffixes))]
     elif not where.is_file():
         raise InputError(f"there is no file or folder {str(where)!r}; legal are a folder, a {column} or a CSV")
     elif where.suffix.lower() == ".csv":
         rows = list(_read_csv(where, column))
     else:
-        rows = [(where.name, "", "", "")]
+        rows = [_found(where.name)]
     if not rows:
         raise InputError(f"{where} holds no {column}; legal endings are {', '.join(sorted(suffixes))}")
     keys = make_keys(name for name, *_ in rows)
@@ -103,6 +103,12 @@ def tell_size(draft: Draft, size: tuple[int, int]) -> Draft:
     """Write the height and width in px of what was read into the lineage, where `shards.composition` counts them."""
     (step, entry), *rest = draft.lineage.items()
     return replace(draft, lineage=dict([(step, {**entry, "source_size": list(size)}), *rest]))
+
+
+def _found(name: str) -> tuple[str, str, str, str]:
+    """The row of a file that was found; a name of bytes that are no text cannot be written down, so is only shown."""
+    shown = os.fsencode(name).decode(errors="replace")
+    return (name, "", "", "") if shown == name else (shown, "", "", f"{shown}: its name is no UTF-8; rename it")
 
 
 def _below(folder: Path, suffixes: Collection[str]) -> Iterable[str]:

@@ -64,7 +64,7 @@ class RawVideos(LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        if frames < 1 or (fps is not None and fps <= 0):
+        if frames < 1 or (fps is not None and not fps > 0):
             raise InputError(f"frames is {frames}, fps {fps}; both are positive")
         self.videos = Path(videos)
         self.rules = {

@@ -147,10 +147,12 @@ def fit_clip(
         position: Where the crop lies, vertically and horizontally: 0 top or left, 0.5 centre, 1 bottom or right.
 
     Raises:
-        InputError: `crop` of a clip that is smaller than `size`.
+        InputError: `crop` of a clip that is smaller than `size`, or `size` is no size.
     """
     from PIL import Image
 
+    if min(size) < 1:
+        raise InputError(f"size is {_by(size)}; height and width are at least 1 px")
     if clip.size == size:
         return clip
     (height, width), (new_height, new_width) = clip.size, size

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import inspect
 import json
 import multiprocessing
 import os
@@ -26,6 +27,16 @@ from torch.distributed.tensor import DTensor
 
 from insvie_data_modules.drafts import Drafts
 from insvie_lightning.batch import Clip, Draft, Rejected, Triplet
+from insvie_lightning.builders import (
+    BuildCaptions,
+    BuildEdits,
+    BuildFirstFrames,
+    BuildPairs,
+    BuildStatic,
+    BuildVideos,
+    EncodeLatents,
+    FilterTriplets,
+)
 from insvie_lightning.builders.builder import Builder, Built
 from insvie_lightning.builders.units import Input
 from insvie_lightning.errors import InputError
@@ -208,6 +219,37 @@ def test_a_unit_of_nothing_but_rejects_is_a_finished_shard(tmp_path: Path) -> No
 def test_too_many_bad_inputs_stop_the_job_with_their_reasons(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"stopped: 7 bad rows are more than 50% of 12; commonest: cut in .* \(7\)"):
         predict(Invert(tmp_path), Noise(12, bad=range(7)))
+
+
+def test_what_another_step_takes_is_one_sentence(straight: Path, tmp_path: Path) -> None:
+    class OfDrafts(Invert):
+        takes = Draft
+
+    class OfTriplets(Invert):
+        takes = Triplet
+
+    with pytest.raises(InputError, match="OfDrafts takes drafts, and 'clip0000' is a triplet: it is another step's"):
+        predict(OfDrafts(tmp_path / "a"), Drafts(straight).inputs())
+    with pytest.raises(InputError, match="OfTriplets takes triplets, and 'clip0000' is a draft"):
+        predict(OfTriplets(tmp_path / "b"), Noise(3))
+    assert not hashes(tmp_path / "a") and not hashes(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("step", "fed"),
+    [
+        (BuildEdits, Draft),
+        (BuildFirstFrames, Draft),
+        (BuildPairs, Draft),
+        (BuildStatic, Draft),
+        (BuildVideos, Draft),
+        (EncodeLatents, Triplet),
+        (FilterTriplets, Triplet),
+    ],
+)
+def test_every_step_says_what_it_takes_and_lets_one_choose_how_much_may_be_bad(step: type[Builder], fed: type) -> None:
+    assert step.takes is fed
+    assert all("max_bad_rate" in inspect.signature(kind).parameters for kind in (step, BuildCaptions))
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, type("Unavailable", (InputError,), {})])

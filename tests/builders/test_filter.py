@@ -78,6 +78,8 @@ def test_each_triplet_has_both_scores_and_those_beyond_a_threshold_their_reasons
         f"epe_px {moved_px:.2f} is above 1",
         f"judge 1 is below 3; epe_px {moved_px:.2f} is above 1",
     ]
+    edge, _ = build({"moved": ['{"score": 5}']}, max_epe_px=rejected[1].sample.scores["epe_px"])
+    assert isinstance(edge.make([triplets[2]])[0], Triplet)  # the largest error that is accepted
     assert [result.sample.scores["judge"] for result in rejected] == [2, 5, 1]
     assert [result.sample.scores["epe_px"] for result in rejected] == pytest.approx([0, moved_px, moved_px])
 
@@ -88,7 +90,7 @@ def test_the_lineage_says_who_judged_what_was_replied_and_whose_flow_it_was() ->
     assert isinstance(made, Triplet) and made.lineage["earlier"] == {"seed": 3}
     judged = {"model": "scripted", "prompt": "filtering", "version": "1", "frames": 3}
     assert made.lineage["filter"] == {
-        "judge": {**judged, "replies": ["Well, hm.", 'Score: {"score": 4}']},
+        "judge": {**judged, "reason": "", "replies": ["Well, hm.", 'Score: {"score": 4}']},
         "flow": {"backend": "dis", "weights": None},
         "min_judge": 3.0,
         "max_epe_px": 5.0,
@@ -96,6 +98,7 @@ def test_the_lineage_says_who_judged_what_was_replied_and_whose_flow_it_was() ->
     json.dumps(made.lineage, allow_nan=False)
     open_end, _ = build({"good": ['{"score": 4}']}, max_epe_px=math.inf)
     json.dumps(open_end.make([triplet("good")])[0].lineage, allow_nan=False)  # type: ignore[union-attr]
+    json.dumps(open_end.settings, allow_nan=False)  # it goes into the job and into every lineage
 
 
 def test_the_judge_sees_three_frames_of_each_clip_and_six_criteria() -> None:
@@ -113,11 +116,14 @@ def test_no_verdict_and_no_finite_error_are_rejections_not_scores(monkeypatch: p
     prose = "What a lovely video! I like the dog."
     builder, _ = build({"prose": [prose] * 2, "nothing": ["", ""], "nine": ['{"score": 9}'] * 2, "x": ['{"score": 5}']})
     made = builder.make([triplet(name) for name in ("prose", "nothing", "nine")])
-    reasons = [result.reason for result in made if isinstance(result, Rejected)]
-    assert reasons == [
-        f"no verdict: the reply {prose!r} has no 'score'",
-        "no verdict: the reply '' has no 'score'",
-        "no verdict: the reply '{\"score\": 9}' has a 'score' that is no whole number of 1 to 5",
+    # The reason is the same whatever was replied, so that the funnel counts all as one; the lineage says the rest.
+    assert {result.reason for result in made if isinstance(result, Rejected)} == {
+        "no verdict: its replies could not be read"
+    }
+    assert [result.sample.lineage["filter"]["judge"]["reason"] for result in made] == [  # type: ignore[union-attr]
+        f"the reply {prose!r} has no 'score'",
+        "the reply '' has no 'score'",
+        "the reply '{\"score\": 9}' has a 'score' that is no whole number of 1 to 5",
     ]
     for result in made:
         assert isinstance(result, Rejected) and math.isnan(result.sample.scores["judge"])
@@ -202,7 +208,11 @@ def test_settings_that_are_not_legal(options: dict[str, Any], sentence: str) -> 
 
 def test_the_job_is_who_judges_and_the_thresholds_not_how_many_are_asked_at_a_time() -> None:
     settings = [FilterTriplets(Path("x"), VLMJudge(Scripted({}), concurrency=number)).settings for number in (1, 4)]
-    assert settings[0] == settings[1] and settings[0]["judge"] == {"model": "scripted"}
+    assert settings[0] == settings[1] and settings[0]["judge"] == {
+        "model": "scripted",
+        "prompt": "filtering",
+        "version": "1",
+    }
     assert FilterTriplets(Path("x"), VLMJudge(ToyJudge())).settings["judge"] != settings[0]["judge"]
     assert build({}, min_judge=4)[0].settings != settings[0]
 

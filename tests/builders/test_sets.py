@@ -1,6 +1,7 @@
 """The sets of the three stages as a command: shards or lists of keys, and what they are composed of."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,16 @@ def test_sets_are_data_sets_of_their_own(toy_shards: Path, tmp_path: Path, capsy
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "sets").rglob("shard-*")}
     assert build(toy_shards, tmp_path / "sets", f"--data.sets={SETS}") == 0  # a rerun copies nothing
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "sets").rglob("shard-*")} == before
+
+
+def test_what_cannot_be_read_is_not_counted(toy_shards: Path, tmp_path: Path) -> None:
+    shards = shutil.copytree(toy_shards, tmp_path / "shards")
+    tar = shards / "shard-000000.tar"
+    tar.write_bytes(tar.read_bytes()[:20_000])
+    assert build(shards, tmp_path / "sets", "--data.sets={all: {}}") == 0
+    with (tmp_path / "sets" / "composition.csv").open(newline="") as file:
+        *_, every = csv.DictReader(file)
+    assert 0 < int(every["samples"]) == len(keys(tmp_path / "sets" / "all")) < len(keys(shards))
 
 
 def test_sets_as_lists_of_keys(toy_shards: Path, tmp_path: Path) -> None:

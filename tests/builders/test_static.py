@@ -125,3 +125,7 @@ def test_illegal_settings_are_one_sentence(tmp_path: Path) -> None:
         BuildStatic(tmp_path, move="zom in")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="crop of the camera move is 0;"):
         BuildStatic(tmp_path, crop=0)
+    with pytest.raises(InputError, match=r"size is \(0, 16\), fps 7.0; legal are 1 px or more"):
+        BuildStatic(tmp_path, size=(0, 16))
+    with pytest.raises(InputError, match=r"fps 0; legal are .* numbers above 0"):
+        BuildStatic(tmp_path, fps=0)

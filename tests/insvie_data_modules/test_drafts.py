@@ -51,6 +51,8 @@ def test_a_clause_and_a_limit_choose(tmp_path: Path) -> None:
     write(tmp_path)
     assert Drafts(tmp_path, where="judge >= 3").inputs().keys.to_pylist() == ["video"]
     assert Drafts(tmp_path, limit=2).inputs().keys.to_pylist() == ["video", "picture"]
+    with pytest.raises(InputError, match="limit is -1; legal are 1 or more"):
+        Drafts(tmp_path, limit=-1)  # which a table takes for all but the last
     with pytest.raises(InputError, match=r"no accepted sample of .* matches `judge > 5`"):
         Drafts(tmp_path, where="judge > 5").inputs()
 

@@ -54,6 +54,24 @@ def test_bad_pictures_are_rejected_with_their_reason(tmp_path: Path) -> None:
     assert len(found[0].sample.source) == 0
 
 
+def test_sixteen_bits_are_brought_to_eight_and_others_refused(tmp_path: Path) -> None:
+    values = np.arange(64, dtype=np.uint32).reshape(8, 8) * 1000
+    Image.fromarray(values.astype(np.uint16)).save(tmp_path / "a.png")
+    Image.fromarray(values.astype(np.int32)).save(tmp_path / "b.tif")
+    Image.fromarray(values.astype(np.float32)).save(tmp_path / "c.tif")
+    found = Images(tmp_path, size=None).inputs()
+    assert np.array_equal(found[0].sample.source.frames[0], np.stack([values // 256] * 3))
+    assert [found[n].bad for n in (1, 2)] == [
+        f"{name}: pixels of 32 bits, whose range is not known; 8 or 16 bits are read" for name in ("b.tif", "c.tif")
+    ]
+
+
+def test_no_size_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(encode_png(pixels(0)))
+    for size in ((0, 16), (16, -8)):
+        assert "height and width are at least 1 px" in Images(tmp_path, size=size).inputs()[0].bad
+
+
 def test_a_trap_of_a_picture_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     (tmp_path / "bomb.png").write_bytes(encode_png(pixels(0)))

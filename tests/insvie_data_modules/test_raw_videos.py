@@ -135,6 +135,8 @@ def test_what_is_not_there_or_no_builder_is_one_sentence(tmp_path: Path) -> None
         inputs(tmp_path)
     with pytest.raises(InputError, match="frames is 0"):
         RawVideos(tmp_path, frames=0)
+    with pytest.raises(InputError, match="fps nan"):
+        RawVideos(tmp_path, fps=float("nan"))
     video(tmp_path / "a.mp4")
     with pytest.raises(InputError, match="RawVideos feeds builders; NoneType is none"):
         RawVideos(tmp_path).predict_dataloader()

@@ -70,9 +70,10 @@ def test_after_so_many_replies_the_answer_is_missing_and_stays_so(tmp_path):
     assert VLMJudge(model, tmp_path, retry_missing=True).ask(ASKED).cached
 
 
-def test_a_reply_that_was_cut_says_what_to_raise():
-    judge = VLMJudge(Scripted(Reply("<think>hm", cut=True)), reasks=0)
+def test_a_reply_that_was_cut_says_what_to_raise_and_does_not_stay_so(tmp_path):
+    judge = VLMJudge(Scripted(Reply("<think>hm", cut=True), '{"score": 4}'), tmp_path, reasks=0)
     assert "raise max_tokens" in judge.ask(ASKED).reason
+    assert judge.ask(ASKED).answer == 4
 
 
 def test_a_refused_question_is_missing_but_not_kept(tmp_path):
@@ -109,7 +110,7 @@ def test_what_was_spent_counts_new_requests_only(tmp_path):
     spent = judge.spent
     assert (spent.questions, spent.cached, spent.missing, spent.requests) == (6, 3, 2, 6)
     assert (spent.prompt_tokens, spent.completion_tokens) == (6000, 60)
-    assert spent.usd == pytest.approx(0.006)
+    assert spent.usd == spent.saved_usd == pytest.approx(0.006)
     assert str(spent).startswith("6 questions, 3 answered from the cache, 2 without an answer; 6 replies, 6000 + 60")
 
 

@@ -49,6 +49,13 @@ def test_an_answer_is_found(text, answer):
         ("score: 3 for colour, score: 4 for motion", "several values"),
         ("{" + "(" * 5000 + "}", "has no 'score'"),
         ('{"underscore": 3}', "has no 'score'"),
+        ("Score: 4/10", "no whole number of 1 to 5"),
+        ("Score: 4 out of 10", "no whole number of 1 to 5"),
+        ("Score 1-5: 4", "no whole number of 1 to 5"),
+        ("A score of 1 to 5: 3", "no whole number of 1 to 5"),
+        ("Score: 4,5", "no whole number of 1 to 5"),
+        ("Score: " + "1" * 400, "no whole number of 1 to 5"),  # what a model says that repeats itself
+        ('{"score": ' + "9" * 400 + "}", "no whole number of 1 to 5"),
     ],
 )
 def test_nothing_is_guessed(text, says):

@@ -152,6 +152,52 @@ def test_a_question_that_is_refused_is_missing_alone(judge_server, make_question
     assert judge.ask(make_question(3)).answer == 3
 
 
+def completion(**choice: Any) -> tuple[int, dict[str, str], Any]:
+    return 200, {"Content-Type": "application/json"}, {"choices": [choice], "usage": {"prompt_tokens": None}}
+
+
+@pytest.mark.parametrize(
+    ("sent", "says"),
+    [
+        (completion(), "no choice"),
+        (completion(message=None), "no choice"),
+        (completion(message={"content": [{"type": "text", "text": '{"score": 3}'}]}), "a list as its reply"),
+        ((200, {"Content-Type": "application/json"}, '{"choices": [{'), "no JSON"),
+        ((200, {"Content-Type": "application/json"}, ""), "no JSON"),
+    ],
+    ids=["empty", "no message", "parts", "cut", "nothing"],
+)
+def test_what_is_no_completion_is_a_missing_answer_that_is_not_kept(judge_server, make_question, tmp_path, sent, says):
+    judge_server.faults.append(sent)
+    judge = VLMJudge(server(judge_server), tmp_path)
+    verdict = judge.ask(make_question(3))
+    assert verdict.answer is None and says in verdict.reason
+    assert judge.ask(make_question(3)).answer == 3
+
+
+def test_a_server_that_counts_no_tokens_is_understood(judge_server, make_question, tmp_path):
+    judge_server.faults.append(completion(message={"content": '{"score": 3}'}))
+    verdict = VLMJudge(server(judge_server), tmp_path).ask(make_question())
+    assert (verdict.answer, verdict.prompt_tokens, verdict.completion_tokens) == (3, 0, 0)
+
+
+def test_half_a_letter_in_a_reply_is_replaced_and_kept(judge_server, make_question, tmp_path):
+    judge_server.faults.append(completion(message={"content": '\ud800 {"score": 3}'}))
+    judge = VLMJudge(server(judge_server), tmp_path)
+    assert judge.ask(make_question()).replies == judge.ask(make_question()).replies == ('\ufffd {"score": 3}',)
+    assert len(judge_server.requests) == 1
+
+
+def test_a_server_that_refuses_everything_stops_the_job_in_one_sentence(judge_server, make_question):
+    refusal = (400, {}, {"error": {"message": "At most 4 pictures."}})
+    judge_server.faults.extend([*[refusal] * 49, None, *[refusal] * 49])
+    judge = VLMJudge(server(judge_server))
+    assert [judge.ask(make_question(3)).answer for _ in range(99)].count(3) == 1
+    judge_server.faults.append(refusal)
+    with pytest.raises(Unavailable, match=r"refused 50 questions in a row.*At most 4 pictures"):
+        judge.ask(make_question(3))
+
+
 @pytest.mark.parametrize(
     ("fault", "says"),
     [

@@ -102,6 +102,13 @@ def test_texts_are_asked_for_again_and_kept_as_scores_are(tmp_path):
     assert (again.answer, again.cached) == (EDIT, True)
 
 
+def test_half_a_letter_that_json_can_say_and_no_file_can_hold_is_replaced(tmp_path):
+    asked = TextRequest("describe", "1", "You describe.", "Describe this.", ("caption",))
+    verdict = VLMJudge(Scripted('{"caption": "a dog \\ud83d runs \\ud83d\\ude00"}'), tmp_path).ask(asked)
+    assert verdict.answer == {"caption": "a dog \ufffd runs \U0001f600"}
+    assert VLMJudge(Scripted(), tmp_path).ask(asked).answer == verdict.answer
+
+
 def test_a_frame_and_a_word_make_another_question():
     frame = np.zeros((3, 4, 4), np.uint8)
     asked = [describe_frame(frame), describe_frame(frame + 1), describe_frame(frame, "a cat"), sum_up(["a", "b"])]

@@ -43,6 +43,14 @@ def test_scores_that_no_sample_has_are_empty(tmp_path: Path, make_triplet: Calla
     assert read_composition(tmp_path / "set")[0] == Part("real", 1, "", "32 x 48", None, None)
 
 
+def test_of_sizes_that_are_as_common_the_smallest_is_told(tmp_path: Path) -> None:
+    sizes = [(height, width) for height in (96, 64, 128) for width in (80, 48)]
+    with ShardWriter(tmp_path) as writer:
+        for number, (height, width) in enumerate(sizes * 2):
+            writer.write_members({"key": f"s{number}", "scores": {}, "height": height, "width": width}, {})
+    assert read_composition(tmp_path)[-1].output_size == "64 x 48 (17%)"
+
+
 def test_it_is_written_as_csv_and_as_json(composed: tuple[Part, ...], tmp_path: Path) -> None:
     for suffix in ("csv", "json"):
         write_composition({"a": composed, "b": composed[:1]}, tmp_path / "new" / f"it.{suffix}")

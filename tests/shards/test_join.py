@@ -59,6 +59,13 @@ def test_a_sample_that_cannot_be_read_is_rejected(tmp_path: Path) -> None:
     assert bad["key"] == "a" and "edited.mp4 of 'a' is not the file that was written" in bad["reason"]
 
 
+def test_a_rejected_sample_without_a_reason_stays_rejected(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path / "first") as writer:
+        writer.reject("a", "")
+    assert join([tmp_path / "first"], tmp_path / "one") == 0
+    assert open_manifest(tmp_path / "one").query(accepted_only=False)["accepted"].to_pylist() == [False]
+
+
 def test_what_cannot_be_joined_is_refused(tmp_path: Path) -> None:
     first, second = data_set(tmp_path / "first", "a"), data_set(tmp_path / "second", "b", "a")
     with pytest.raises(InputError, match="the key 'a' is in two of the data sets"):
@@ -69,4 +76,7 @@ def test_what_cannot_be_joined_is_refused(tmp_path: Path) -> None:
         join([first], data_set(tmp_path / "both", "z"))
     with pytest.raises(InputError, match="none is no folder of shards"):
         join([first, tmp_path / "none"], tmp_path / "new")
+    (first / "job.json").write_text('{"step": "filter", "shard_size": 1, "input": {"samples": 2}}')
+    with pytest.raises(InputError, match="first is not finished: 1 of 2 shards are missing; run filter again"):
+        join([first], tmp_path / "new")
     assert not (tmp_path / "new").exists()

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from insvie_lightning.errors import InputError
-from insvie_lightning.shards.ledger import CLAIMS, Ledger, Owner, open_job, read_job
+from insvie_lightning.shards.ledger import CLAIMS, Ledger, Owner
 
 
 def claims(folder: Path) -> list[str]:
@@ -137,6 +136,16 @@ def test_an_owner_that_was_taken_for_dead_does_not_finish(tmp_path: Path) -> Non
     assert claims(tmp_path) == ["000000.1"]
 
 
+def test_who_wakes_up_when_others_have_finished_and_tidied_up_finds_nothing_to_do(tmp_path: Path) -> None:
+    slow, fast = Ledger(tmp_path, 2), Ledger(tmp_path, 2)
+    assert slow.claim(0)
+    fast.tidy()
+    assert not slow.holds(0) and not slow.claim(1)
+    slow.release(0)
+    slow.close()
+    assert not (tmp_path / CLAIMS).exists()
+
+
 def test_a_claim_without_a_name_is_waited_for_shortly(tmp_path: Path) -> None:
     leave(tmp_path, Owner.here()).write_text("")
     ledger = Ledger(tmp_path, 1, stale_seconds=0.1)
@@ -163,32 +172,3 @@ def test_ten_thousand_units_cost_seconds(tmp_path: Path) -> None:
         ledger.release(unit)
     assert len(ledger.unfinished()) == 9000
     assert time.process_time() - begun < 2  # a tenth of the units; about 0.4 s
-
-
-# ---------------------------------------------------------------- the job
-
-
-def test_a_folder_is_of_one_job(tmp_path: Path) -> None:
-    job = {"step": "A", "settings": {"n": 1, "size": (2, 3)}, "input": {"at": "here", "samples": 4}}
-    folder = tmp_path / "new" / "out"
-    open_job(folder, job)
-    assert read_job(folder)["settings"] == {"n": 1, "size": [2, 3]}
-    open_job(folder, {**job, "input": {"at": "moved away", "samples": 4}})
-    assert read_job(folder)["input"]["at"] == "here"
-    for name, value, sentence in (
-        ("step", "B", 'its step is "A", this one\'s "B"'),
-        ("settings", {"n": 2, "size": [2, 3]}, r"its settings\.n is 1, this one's 2"),
-        ("settings", {"n": 1}, r"its settings\.size is \[2, 3\], this one's null"),
-    ):
-        with pytest.raises(InputError, match=sentence):
-            open_job(folder, {**job, name: value})
-    assert [path.name for path in folder.iterdir()] == ["job.json"]
-
-
-def test_a_broken_job_or_a_folder_that_cannot_be_is_one_sentence(tmp_path: Path) -> None:
-    assert read_job(tmp_path) == {}
-    (tmp_path / "job.json").write_text("[1")
-    with pytest.raises(InputError, match=r"job\.json (is no readable JSON|holds a list).*; remove it"):
-        open_job(tmp_path, {"step": "A"})
-    with pytest.raises(InputError, match="cannot be written: not a directory"):
-        open_job(tmp_path / "job.json" / "x", {"step": "A"})

@@ -53,7 +53,7 @@ def test_damaged_sample_is_rejected_with_its_reason(dataset: Path, tmp_path: Pat
     data = bytearray((dataset / "shard-000000.tar").read_bytes())
     data[offset] ^= 1
     (dataset / "shard-000000.tar").write_bytes(data)
-    select(dataset, tmp_path / "dst", "true")
+    assert select(dataset, tmp_path / "dst", "true") == 3  # of 4
     (row,) = open_manifest(tmp_path / "dst").query("not accepted", accepted_only=False).to_pylist()
     assert (row["key"], row["instruction"], row["judge"]) == ("s1", "edit s1", 2.0)
     assert "is not the file that was written" in row["reason"]

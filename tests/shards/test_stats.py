@@ -43,6 +43,21 @@ def test_samples_without_a_shape(tmp_path: Path) -> None:
     assert stats(tmp_path).shapes == {"unknown": 1}
 
 
+def test_like_reasons_count_together_whatever_sample_and_file_they_name(tmp_path: Path) -> None:
+    with ShardWriter(tmp_path) as writer:
+        for key in ("a", "cat", "red-dog"):
+            read = {"RawVideos": {"file": f"of {key}/{key}.mp4", "fps": 7.0}, "BuildX": {"file": "shards"}}
+            writer.reject(key, f"of {key}/{key}.mp4: 9 frames, a clip of '{key}' has 25", lineage=read)
+        writer.reject("none", "")
+        writer.reject("shards", "no shards-x for shards")
+    assert stats(tmp_path).reasons == {
+        "FILE: N frames, KEY clip of 'KEY' has N": 1,  # who calls a sample like a word has to live with it
+        "FILE: N frames, a clip of 'KEY' has N": 2,
+        "no reason given": 1,
+        "no shards-x for KEY": 1,
+    }
+
+
 def test_starts_without_torch(dataset: Path) -> None:
     code = (
         "import sys; from insvie_lightning.commands.shards import main; main(sys.argv[1:]); "

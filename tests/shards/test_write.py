@@ -56,6 +56,26 @@ def test_finished_shard_is_not_overwritten(dataset: Path) -> None:
         ShardWriter(dataset, first_shard=1)
 
 
+def test_a_folder_has_one_writer_at_a_time_whatever_becomes_of_him(tmp_path: Path, make_triplet: Maker) -> None:
+    first = ShardWriter(tmp_path)
+    first.write(make_triplet("a"))
+    with pytest.raises(InputError, match="is being written by another job; wait for it"):
+        ShardWriter(tmp_path)
+    first.discard()
+    second = ShardWriter(tmp_path)
+    second.write(make_triplet("b"))
+    second.close()
+    with ShardWriter(tmp_path) as third:
+        third.write(make_triplet("c"))
+    lost = ShardWriter(tmp_path)
+    del lost
+    ShardWriter(tmp_path).close()
+    named = [ShardWriter(tmp_path, first_shard=number, writer=str(number)) for number in (7, 8)]  # of a ledger's units
+    assert len(named) == 2 and names(tmp_path) == [
+        f"shard-00000{number}.{suffix}" for number in (0, 1) for suffix in ("parquet", "tar")
+    ]
+
+
 def test_writer_without_samples_writes_nothing(tmp_path: Path) -> None:
     with ShardWriter(tmp_path):
         pass

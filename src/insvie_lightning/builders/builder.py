@@ -25,8 +25,9 @@ from insvie_lightning.errors import InputError
 from insvie_lightning.nets.sharing import Sharing, activate
 from insvie_lightning.shards.convert import check_bad_rate
 from insvie_lightning.shards.funnel import write_funnel
-from insvie_lightning.shards.ledger import Ledger, open_job, say_full
-from insvie_lightning.shards.stats import count_reasons
+from insvie_lightning.shards.job import open_job, say_full
+from insvie_lightning.shards.ledger import Ledger
+from insvie_lightning.shards.stats import count_reasons, without_names
 
 Sample = TypeVar("Sample", Draft, Triplet)
 
@@ -54,6 +55,8 @@ class Builder(LightningModule, ABC, Generic[Sample]):
 
     version: int = 1
     """Raised when the step makes something else of the same drafts; it goes into the lineage."""
+    takes: type = object
+    """What it is fed: `Draft`, `Triplet`, or either."""
     lossless: bool = False
     """Whether clips are stored without loss, which only suits tiny ones."""
     elsewhere: frozenset[str] = frozenset({"output", "max_bad_rate"})
@@ -202,6 +205,9 @@ class Builder(LightningModule, ABC, Generic[Sample]):
     def _make_all(self, inputs: Sequence[Input]) -> dict[str, Sequence[Built | str]]:
         """Results of every input by its key, in order; of a bad one the reason as the only one."""
         good = [input.sample for input in inputs if not input.bad]
+        if other := next((sample for sample in good if not isinstance(sample, self.takes)), None):
+            wanted, given = (kind.__name__.lower() for kind in (self.takes, type(other)))
+            raise InputError(f"{self.step} takes {wanted}s, and {other.key!r} is a {given}: it is another step's turn")
         made: dict[str, Sequence[Built | str]] = {input.sample.key: [input.bad] for input in inputs if input.bad}
         found, failed = self._attempt(good) if good else ({}, False)
         made |= found
@@ -230,8 +236,8 @@ class Builder(LightningModule, ABC, Generic[Sample]):
 
     def _count(self, inputs: Sequence[Input], made: dict[str, Sequence[Built | str]]) -> None:
         assert self._inputs is not None
-        reasons = ((key, result) for key, results in made.items() for result in results if isinstance(result, str))
-        self._bad.update(count_reasons(reason.replace(key, "KEY") for key, reason in reasons))
+        reasons = ((of.sample, said) for of in inputs for said in made[of.sample.key] if isinstance(said, str))
+        self._bad.update(count_reasons(without_names(said, of.key, of.lineage) for of, said in reasons))
         self.tally.inputs += len(inputs)
         enough = min(ENOUGH, len(self._inputs.keys))
         check_bad_rate(self._bad, max(self.tally.inputs, enough), self.max_bad_rate)

@@ -44,6 +44,7 @@ class BuildCaptions(Builder):
         frames: Key frames, evenly spread from the first to the last.
         seed: Of the draw.
         shard_size: As of `Builder`; counts sources.
+        max_bad_rate: As of `Builder`.
 
     Raises:
         InputError: One of them is not legal.
@@ -60,8 +61,9 @@ class BuildCaptions(Builder):
         frames: int = 3,
         seed: int = 0,
         shard_size: int = 256,
+        max_bad_rate: float = 0.5,
     ) -> None:
-        super().__init__(output, shard_size)
+        super().__init__(output, shard_size, max_bad_rate)
         if frames < 1 or instructions_per_video < 1:
             raise InputError(
                 f"frames is {frames}, instructions_per_video {instructions_per_video}; both are at least 1"

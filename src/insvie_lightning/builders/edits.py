@@ -57,6 +57,7 @@ class BuildEdits(Builder[Draft]):
         InputError: One of them is not legal.
     """
 
+    takes = Draft
     elsewhere = Builder.elsewhere | {"editor"}
 
     def __init__(

@@ -41,11 +41,13 @@ class FilterTriplets(Builder[Triplet]):
         metrics: Further scores of each triplet, such as `ClipText`; one that lacks what it needs (a caption) is left
             out, and `lineage["filter"]` says why.
         shard_size: As of `Builder`.
+        max_bad_rate: As of `Builder`.
 
     Raises:
         InputError: A threshold or `frames` is not legal, or flow and weights do not go together.
     """
 
+    takes = Triplet
     step = "filter"
 
     def __init__(
@@ -59,8 +61,9 @@ class FilterTriplets(Builder[Triplet]):
         frames: int = 3,
         metrics: list[PerSample] | None = None,
         shard_size: int = 256,
+        max_bad_rate: float = 0.5,
     ) -> None:
-        super().__init__(output, shard_size)
+        super().__init__(output, shard_size, max_bad_rate)
         if not 1 <= min_judge <= 5:
             raise InputError(f"min_judge is {min_judge:g}; a judge scores from 1 to 5")
         if not max_epe_px > 0:
@@ -74,8 +77,8 @@ class FilterTriplets(Builder[Triplet]):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """As of `Builder`; of the judge it counts who answers, not how many questions are asked at a time."""
-        return {**super().settings, "judge": dict(self.judge.model.identity)}
+        """As of `Builder`; of the judge it counts who answers what, not how many questions are asked at a time."""
+        return {**super().settings, "judge": self._judged, "max_epe_px": self._limit}
 
     def configure_model(self) -> None:
         """Reach or load the judge, and load the networks, so that a job stops here if one is absent."""
@@ -125,7 +128,7 @@ class FilterTriplets(Builder[Triplet]):
 
     def _of_judge(self, verdict: Verdict[int]) -> list[str]:
         if verdict.answer is None:
-            return [f"no verdict: {verdict.reason}"]
+            return [f"no verdict: {verdict.missing}"]
         return [f"judge {verdict.answer} is below {self.min_judge:g}"] if verdict.answer < self.min_judge else []
 
     def _of_flow(self, epe_px: float) -> list[str]:
@@ -134,14 +137,23 @@ class FilterTriplets(Builder[Triplet]):
         return [f"epe_px {epe_px:.2f} is above {self.max_epe_px:g}"] if epe_px > self.max_epe_px else []
 
     def _lineage(self, verdict: Verdict[int], missing: dict[str, str]) -> dict[str, Any]:
-        judged = {**self.judge.model.identity, "prompt": FILTERING.name, "version": FILTERING.version}
+        said = {"reason": verdict.reason, "replies": list(verdict.replies)}
         made = {
-            "judge": {**judged, "frames": self.frames, "replies": list(verdict.replies)},
+            "judge": {**self._judged, "frames": self.frames, **said},
             "flow": {"backend": self.flow, "weights": self.flow_weights},
             "min_judge": self.min_judge,
-            "max_epe_px": self.max_epe_px if math.isfinite(self.max_epe_px) else "inf",
+            "max_epe_px": self._limit,
         }
         return {**made, "missing": missing} if missing else made
+
+    @property
+    def _judged(self) -> dict[str, Any]:
+        return {**self.judge.model.identity, "prompt": FILTERING.name, "version": FILTERING.version}
+
+    @property
+    def _limit(self) -> float | str:
+        """`max_epe_px` in what JSON can say."""
+        return self.max_epe_px if math.isfinite(self.max_epe_px) else "inf"
 
 
 def _unfit(triplet: Triplet) -> str:

@@ -44,11 +44,13 @@ class BuildFirstFrames(Builder):
         max_attempts: How often a frame is edited before it is given up, each time from other noise.
         seed: Of the noise, with the key and the number of the attempt.
         shard_size: As of `Builder`.
+        max_bad_rate: As of `Builder`.
 
     Raises:
         InputError: One of them is not legal.
     """
 
+    takes = Draft
     elsewhere = Builder.elsewhere | {"editor", "judge"}
 
     def __init__(
@@ -61,8 +63,9 @@ class BuildFirstFrames(Builder):
         max_attempts: int = 3,
         seed: int = 0,
         shard_size: int = 256,
+        max_bad_rate: float = 0.5,
     ) -> None:
-        super().__init__(output, shard_size)
+        super().__init__(output, shard_size, max_bad_rate)
         if (
             not guidance_scales
             or not all(1 <= scale < math.inf for scale in guidance_scales)

@@ -48,11 +48,13 @@ class EncodeLatents(Builder[Triplet]):
         verified_share: Share of the samples (0 to 1) that is decoded back.
         min_psnr_db: Below it, between the decoded and the true clip, the job stops.
         shard_size: Samples a shard.
+        max_bad_rate: As of `Builder`.
 
     Raises:
         InputError: `frames` or `size` is not legal.
     """
 
+    takes = Triplet
     step = "latents"
     version = 2
     elsewhere = Builder.elsewhere | {"base", "verified_share", "min_psnr_db"}
@@ -69,8 +71,9 @@ class EncodeLatents(Builder[Triplet]):
         verified_share: float = 0.01,
         min_psnr_db: float = 20.0,
         shard_size: int = 512,
+        max_bad_rate: float = 0.5,
     ) -> None:
-        super().__init__(output, shard_size)
+        super().__init__(output, shard_size, max_bad_rate)
         if frames < 1 or frames != legal_frames(frames):
             near = max(1, (frames - 1) // 4 * 4 + 1)
             raise InputError(f"frames is {frames}; legal are 1, 5, 9, ... frames; did you mean {near}?")

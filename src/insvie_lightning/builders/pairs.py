@@ -178,6 +178,7 @@ class BuildPairs(Builder[Draft]):
         InputError: One of them is not legal.
     """
 
+    takes = Draft
     elsewhere = Builder.elsewhere | {"low_memory"}
 
     def __init__(

@@ -10,7 +10,7 @@ from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 
 from insvie_lightning.errors import InputError
-from insvie_lightning.shards.composition import Part, as_table, compose, write_composition
+from insvie_lightning.shards.composition import Part, as_table, compose, read_composition, write_composition
 from insvie_lightning.shards.select import Selection, select
 
 
@@ -46,17 +46,18 @@ class BuildSets(LightningModule):
 
     def predict_step(self, batch: Selection, batch_idx: int) -> None:
         """Write one set."""
-        self._composed[batch.name] = compose(batch.rows())
+        folder = self.output / batch.name
         count = select(
             batch.folder,
-            self.output / batch.name,
+            folder,
             batch.where,
             self.keys_only,
             static_to_real=batch.static_to_real,
             seed=batch.seed,
             shard_size=self.shard_size,
         )
-        rank_zero_info(f"{count} samples in {self.output / batch.name}")
+        self._composed[batch.name] = compose(batch.rows()) if self.keys_only else read_composition(folder)
+        rank_zero_info(f"{count} samples in {folder}")
 
     def on_predict_end(self) -> None:
         """Say what the sets are composed of."""

@@ -35,6 +35,8 @@ class BuildStatic(Builder[Draft]):
         InputError: One of them is not legal.
     """
 
+    takes = Draft
+
     def __init__(
         self,
         output: Path,
@@ -51,6 +53,8 @@ class BuildStatic(Builder[Draft]):
         legal = (*MOVES, "draw", "all")
         if move not in legal:
             raise InputError(f"move is {move!r}; legal are {', '.join(legal)}{nearest(move, legal)}")
+        if min(size) < 1 or not 0 < fps < float("inf"):
+            raise InputError(f"size is {size}, fps {fps}; legal are 1 px or more, and numbers above 0")
         camera_path(MOVES[0], frames, crop)  # an illegal number is told now, not at the first sample
         self.frames, self.fps, self.size, self.crop, self.move, self.seed = frames, fps, size, crop, move, seed
 

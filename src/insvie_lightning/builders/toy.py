@@ -30,6 +30,7 @@ class BuildToy(Builder[Triplet]):
         keep_wrong: Accept `wrong` samples, too, so that a training without the judge's filter has them.
     """
 
+    takes = Triplet
     lossless = True
 
     def __init__(

@@ -38,6 +38,7 @@ class BuildVideos(Builder[Draft]):
         InputError: One of them is not legal.
     """
 
+    takes = Draft
     elsewhere = Builder.elsewhere | {"low_memory"}
 
     def __init__(

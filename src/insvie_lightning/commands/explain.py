@@ -51,7 +51,7 @@ def trace(key: str, folder: Path) -> Iterator[Stage]:
     Raises:
         InputError: The folder is no data set, or has no such key.
     """
-    from insvie_lightning.shards.ledger import read_job
+    from insvie_lightning.shards.job import read_job
 
     job = read_job(folder)
     row = _find(key, folder)

@@ -76,7 +76,7 @@ class Verdict(Generic[Answer]):
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a judge has used up; tokens and dollars are of new requests only."""
+    """What a judge has used up; tokens and `usd` of new requests only, `saved_usd` what the cached ones had cost."""
 
     questions: int = 0
     cached: int = 0
@@ -85,12 +85,13 @@ class Spent:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     usd: float = 0.0
+    saved_usd: float = 0.0
 
     def plus(self, verdict: Verdict[Any]) -> Spent:
         """The sum with one more verdict."""
         asked = replace(self, questions=self.questions + 1, missing=self.missing + (verdict.answer is None))
         if verdict.cached:
-            return replace(asked, cached=self.cached + 1)
+            return replace(asked, cached=self.cached + 1, saved_usd=self.saved_usd + verdict.usd)
         return replace(
             asked,
             requests=self.requests + len(verdict.replies),
@@ -154,8 +155,8 @@ class VLMJudge:
         asked = self._describe(question)
         verdict = self._recall(asked)
         if verdict is None:
-            verdict = self._converse(question)
-            if self.cache is not None and verdict.replies:
+            verdict, cut = self._converse(question)
+            if self.cache is not None and verdict.replies and not cut:  # else no larger max_tokens would help
                 self.cache.write(asked, asdict(verdict))
         with self._lock:
             self.spent = self.spent.plus(verdict)
@@ -197,8 +198,8 @@ class VLMJudge:
             return None
         return None if self.retry_missing and verdict.answer is None else verdict
 
-    def _converse(self, question: Asked[Answer]) -> Verdict[Answer]:
-        """Ask until a reply can be read, at most `reasks` times more."""
+    def _converse(self, question: Asked[Answer]) -> tuple[Verdict[Answer], bool]:
+        """Ask until a reply can be read, at most `reasks` times more; also, whether it is missing as they were cut."""
         replies: list[Reply] = []
         earlier: tuple[tuple[str, str], ...] = ()
         answer: Answer | None = None
@@ -218,4 +219,5 @@ class VLMJudge:
         completion_tokens = sum(reply.completion_tokens for reply in replies)
         usd = prompt_tokens * self.usd_per_token[0] + completion_tokens * self.usd_per_token[1]
         texts = tuple(reply.text for reply in replies)
-        return Verdict(answer, reason, texts, prompt_tokens, completion_tokens, usd)
+        cut = answer is None and any(reply.cut for reply in replies)
+        return Verdict(answer, reason, texts, prompt_tokens, completion_tokens, usd), cut

@@ -17,7 +17,7 @@ from insvie_lightning.errors import InputError
 LONGEST = 20_000
 """So many characters of a reply are read, the last ones."""
 CURLY_QUOTES = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
-_WHOLE = re.compile(r"[+-]?\d+(\.0+)?")
+_WHOLE = re.compile(r"[+-]?\d{1,6}(\.0+)?")
 
 
 class Unavailable(InputError):
@@ -42,6 +42,10 @@ class Reply:
     cut: bool = False
     fault: str = ""
 
+    def __post_init__(self) -> None:
+        for name in ("text", "fault"):
+            object.__setattr__(self, name, mend(getattr(self, name)))
+
 
 def reply_schema(key: str, legal: Sequence[int]) -> dict[str, Any]:
     """The JSON schema of a reply with one key: an enumeration, since servers differ in what limits they know."""
@@ -62,7 +66,7 @@ def parse_reply(text: str, key: str, legal: Sequence[int]) -> int:
         InputError: There is none, or it is not legal, or there are several; the message says which.
     """
     text = text[-LONGEST:].rpartition("</think>")[2].translate(CURLY_QUOTES).strip()
-    found = list(_in_objects(text, key)) or list(_by_name(text, key)) or ([text] if _WHOLE.fullmatch(text) else [])
+    found = list(_in_objects(text, key)) or _by_name(text, key, legal[-1]) or ([text] if _WHOLE.fullmatch(text) else [])
     if not found:
         raise InputError(f"the reply {shorten(text)} has no {key!r}")
     answers = {_whole(value) for value in found}
@@ -89,10 +93,12 @@ def _in_objects(text: str, key: str) -> Iterator[Any]:
             break
 
 
-def _by_name(text: str, key: str) -> list[str]:
-    """Numbers that follow the key's name, as in `Score: 4/5`."""
+def _by_name(text: str, key: str, top: int) -> list[str]:
+    """Numbers that follow the key's name, as in `Score: 4/5`; `3-4`, and `4/10` if 5 is the top, stay as they are."""
     name = key.replace("_", "[ _]")
-    return re.findall(rf"\b{name}\b[\s\"'*`]*(?:is|of|[:=])?[\s\"'*`]*([+-]?\d+(?:\.\d+)?)", text, re.IGNORECASE)
+    number = r"[+-]?\d+(?:[.,]\d+)?(?:\s*(?:/|out of|-|\u2013|to)\s*\d+)?"
+    found = re.findall(rf"\b{name}\b[\s\"'*`]*(?:is|of|[:=])?[\s\"'*`]*({number})", text, re.IGNORECASE)
+    return [re.sub(rf"\s*(?:/|out of)\s*{top}$", "", value, flags=re.IGNORECASE) for value in found]
 
 
 def _whole(value: Any) -> int | None:
@@ -103,3 +109,8 @@ def _whole(value: Any) -> int | None:
 def shorten(text: str) -> str:
     """A reply as it is quoted in an error."""
     return repr(text if len(text) <= 80 else text[:77] + "...")
+
+
+def mend(text: str) -> str:
+    """Return a text that every file can hold: halves of surrogate pairs, which JSON can say, are joined or replaced."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

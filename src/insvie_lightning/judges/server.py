@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 Detail = Literal["auto", "low", "high"]
 _JPEG_QUALITY = 95
 _CHECK_SECONDS = 10.0
+_PATIENCE = 50
+"""So many questions in a row may be refused one by one; then it is the server that is wrong, and no question."""
 
 
 class Server:
@@ -66,6 +69,7 @@ class Server:
         self.max_retries = max_retries
         self.timeout_seconds = timeout_seconds
         self._refused: set[str] = set()
+        self._faults = 0
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -90,9 +94,6 @@ class Server:
 
     def reply(self, question: Asked[Any], earlier: tuple[tuple[str, str], ...] = ()) -> Reply:
         """Ask the server once; see `judge.VisionLanguageModel`."""
-        import openai
-        from openai.types.chat import ChatCompletion
-
         messages: list[dict[str, Any]] = [
             {"role": "system", "content": question.system},
             {"role": "user", "content": [self._part(part) for part in question.content]},
@@ -100,24 +101,31 @@ class Server:
         for text, complaint in earlier:
             messages.append({"role": "assistant", "content": text or "(nothing)"})
             messages.append({"role": "user", "content": complaint})
+        reply = self._ask(messages, question.schema)
+        self._faults = self._faults + 1 if reply.fault else 0
+        if self._faults >= _PATIENCE:
+            raise Unavailable(
+                f"the judge's server {self._address} has refused {self._faults} questions in a row, the last one so: "
+                f"{reply.fault}; a rerun asks only for what the cache lacks"
+            )
+        return reply
+
+    def _ask(self, messages: list[dict[str, Any]], schema: dict[str, Any]) -> Reply:
+        import openai
+        from openai.types.chat import ChatCompletion
+
         try:
-            completion = self._create(messages, question.schema)
+            completion = self._create(messages, schema)
         except openai.APIError as error:
             status = getattr(error, "status_code", None)
             if status in (400, 413, 422, 500):
                 return Reply("", fault=f"the server refused the question (HTTP {status}): {_said(error)}")
             raise Unavailable(self._sentence(error)) from error
+        except json.JSONDecodeError:
+            return Reply("", fault="the server sent a broken reply, which is no JSON")
         if not isinstance(completion, ChatCompletion):
             raise Unavailable(f"{self._address} is no server of chat completions; does its base_url end with /v1?")
-        if not completion.choices:
-            return Reply("", fault="the server sent no choice")
-        choice, usage = completion.choices[0], completion.usage
-        return Reply(
-            choice.message.content or choice.message.refusal or "",
-            usage.prompt_tokens if usage else 0,
-            usage.completion_tokens if usage else 0,
-            cut=choice.finish_reason == "length",
-        )
+        return _read(completion)
 
     @cached_property
     def _client(self) -> openai.OpenAI:
@@ -192,6 +200,20 @@ class Server:
             case _:
                 what = f"failed after {self.max_retries} retries ({_said(error)})"
         return f"the judge's server {self._address} {what}; a rerun asks only for what the cache lacks"
+
+
+def _read(completion: Any) -> Reply:
+    """What a server said; the client does not check that it is what a completion holds."""
+    try:
+        choice, usage = completion.choices[0], completion.usage
+        text = choice.message.content or choice.message.refusal or ""
+    except (AttributeError, IndexError, KeyError, TypeError):
+        return Reply("", fault="the server sent no choice")
+    if not isinstance(text, str):
+        return Reply("", fault=f"the server sent a {type(text).__name__} as its reply, and no text")
+    counts = (getattr(usage, name, 0) for name in ("prompt_tokens", "completion_tokens"))
+    prompt_tokens, completion_tokens = (count if isinstance(count, int) else 0 for count in counts)
+    return Reply(text, prompt_tokens, completion_tokens, cut=choice.finish_reason == "length")
 
 
 def _keys() -> list[str]:

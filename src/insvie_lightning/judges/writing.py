@@ -14,7 +14,7 @@ import numpy as np
 
 from insvie_lightning.errors import InputError
 from insvie_lightning.judges.cache import hash_frames
-from insvie_lightning.judges.reply import CURLY_QUOTES, LONGEST, shorten
+from insvie_lightning.judges.reply import CURLY_QUOTES, LONGEST, mend, shorten
 
 NO_FRAMES = np.zeros((0, 3, 1, 1), np.uint8)
 
@@ -103,7 +103,7 @@ class TextRequest:
 
 def clean(text: str) -> str:
     """Return a text on one line: white space and control characters become single spaces."""
-    return re.sub(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text).strip()
+    return re.sub(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", mend(text)).strip()
 
 
 def is_latin(text: str) -> bool:

@@ -71,9 +71,9 @@ class JudgeScores(PerSample):
 
     def compute(self) -> dict[str, Tensor]:
         """The means, as every metric's; what all processes have spent since the last reset is said beside."""
-        *counts, usd = self.used.tolist()
+        *counts, usd, saved_usd = self.used.tolist()
         if any(counts):
-            rank_zero_info(f"judge: {replace(Spent(*map(int, counts)), usd=usd)}")
+            rank_zero_info(f"judge: {replace(Spent(*map(int, counts)), usd=usd, saved_usd=saved_usd)}")
         return super().compute()
 
     def reset(self) -> None:

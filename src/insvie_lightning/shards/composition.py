@@ -117,7 +117,11 @@ def _commonest(rows: pa.Table) -> str:
     known = rows.filter(pc.and_(pc.is_valid(rows["height"]), pc.is_valid(rows["width"])))
     if not len(known):
         return ""
-    counts = known.group_by(["height", "width"]).aggregate([([], "count_all")]).sort_by([("count_all", "descending")])
+    counts = (
+        known.group_by(["height", "width"])
+        .aggregate([([], "count_all")])
+        .sort_by([("count_all", "descending"), ("height", "ascending"), ("width", "ascending")])
+    )
     first = counts.slice(0, 1).to_pylist()[0]
     share = "" if len(counts) == 1 else f" ({first['count_all'] / len(known):.0%})"
     return f"{first['height']} x {first['width']}{share}"

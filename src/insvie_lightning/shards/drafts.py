@@ -85,11 +85,17 @@ def decode_png(data: bytes, name: str) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(data)) as image:
             upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):  # which Pillow would cut off at 255
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            if upright.mode in ("I", "F"):
+                raise InputError(f"{name}: pixels of 32 bits, whose range is not known; 8 or 16 bits are read")
             if upright.has_transparency_data:
                 layered = upright.convert("RGBA")
                 upright = Image.alpha_composite(Image.new("RGBA", layered.size, (0, 0, 0, 255)), layered)
             return np.ascontiguousarray(np.asarray(upright.convert("RGB")).transpose(2, 0, 1))
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+    except InputError:
+        raise
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, TypeError, ValueError) as error:
         # Pillow's own sentence names the buffer that it was given.
         kind = "it is too large" if isinstance(error, Image.DecompressionBombError) else "broken, or another format"
         raise InputError(f"{name}: no readable picture ({kind})") from None

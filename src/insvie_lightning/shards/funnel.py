@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 
 from insvie_lightning.errors import InputError
 from insvie_lightning.files import read_json
-from insvie_lightning.shards.ledger import read_job
+from insvie_lightning.shards.job import read_job
 from insvie_lightning.shards.manifest import open_manifest
-from insvie_lightning.shards.stats import count_reasons
+from insvie_lightning.shards.stats import count_rejected
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,7 +31,8 @@ class Step:
         step: Its name.
         inputs: Samples that went in.
         accepted: Samples that came out; more than went in where a sample gave several.
-        rejected: Reason -> samples, the commonest first; digits are replaced by N, so that like reasons count together.
+        rejected: Reason -> samples, the commonest first; numbers are replaced by N, and the sample's key and
+            files by KEY and FILE, so that like reasons count together.
     """
 
     step: str
@@ -51,9 +52,9 @@ def write_funnel(folder: Path, shown: bool = False) -> tuple[Step, ...]:
         InputError: The manifest or the job is broken.
     """
     job = read_job(folder)
-    rows = open_manifest(folder).query(columns=["accepted", "reason"], accepted_only=False)
-    rejected = rows.filter(pc.invert(rows["accepted"]))["reason"]
-    reasons = count_reasons(reason or "no reason given" for reason in rejected.to_pylist())
+    rows = open_manifest(folder).query(columns=["key", "accepted", "reason", "lineage"], accepted_only=False)
+    rejected = rows.filter(pc.invert(rows["accepted"]))
+    reasons = count_rejected(rejected)
     own = Step(str(job["step"]), job["input"]["samples"], len(rows) - len(rejected), dict(reasons.most_common()))
     before = read_funnel(folder / job["input"]["at"]) if "at" in job["input"] else ()
     steps = (*before, own)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from insvie_lightning.errors import InputError
+from insvie_lightning.shards.job import check_finished
 from insvie_lightning.shards.manifest import keys_done, open_manifest
 from insvie_lightning.shards.progress import track
 from insvie_lightning.shards.read import read_members
@@ -32,11 +33,14 @@ def join(sources: Sequence[Path | str], dst: Path | str, shard_size: int = 1000,
         How many samples are accepted.
 
     Raises:
-        InputError: A source is no data set, two have the same key, or `dst` is one of them or holds other samples.
+        InputError: A source is no data set or is still being built, two have the same key, or `dst` is one of them or
+            holds other samples.
     """
     dst, folders = Path(dst), [Path(source) for source in sources]
     if dst.resolve() in [folder.resolve() for folder in folders]:
         raise InputError(f"{dst} is one of the data sets to join; the new one needs a folder of its own")
+    for folder in folders:
+        check_finished(folder)
     rows = [open_manifest(folder).query(accepted_only=False) for folder in folders]
     keys = pa.chunked_array([chunk for table in rows for chunk in table["key"].chunks], pa.string())
     if pc.count_distinct(keys).as_py() < len(keys):
@@ -54,10 +58,10 @@ def join(sources: Sequence[Path | str], dst: Path | str, shard_size: int = 1000,
             try:
                 reason, members = row["reason"], read_members(folders[number], row)
             except InputError as error:
-                reason, members = str(error), {}
-            if reason:
+                row, reason, members = {**row, "accepted": False}, str(error), {}
+            if row["accepted"]:
+                writer.write_members(row, members)
+            else:
                 record = to_record(row)
                 writer.reject(record.pop("key"), reason, **record)
-            else:
-                writer.write_members(row, members)
     return len(open_manifest(dst).query(columns=["key"]))

@@ -6,25 +6,19 @@ file of its number in `.claims`. Files are all there is: no server, no scheduler
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
-from insvie_lightning.errors import InputError
-from insvie_lightning.files import read_json
 from insvie_lightning.shards.manifest import finished_shards
 
-JOB = "job.json"
 CLAIMS = ".claims"
 
 
@@ -115,7 +109,7 @@ class Ledger:
         path = self._claims / f"{unit:06d}.{last + 1}"
         try:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        except FileExistsError:
+        except (FileExistsError, FileNotFoundError):  # another one was faster, or has finished and tidied up
             return False
         try:
             os.write(descriptor, json.dumps(asdict(self.owner)).encode())
@@ -167,7 +161,10 @@ class Ledger:
         return self.folder / f"shard-{unit:06d}.parquet"
 
     def _generations(self, unit: int) -> list[Path]:
-        names = [name for name in os.listdir(self._claims) if name.startswith(f"{unit:06d}.")]
+        try:
+            names = [name for name in os.listdir(self._claims) if name.startswith(f"{unit:06d}.")]
+        except FileNotFoundError:  # others have finished everything, and tidied up
+            return []
         return sorted((self._claims / name for name in names), key=_number)
 
     def _stale(self, claim: Path) -> bool:
@@ -198,74 +195,6 @@ class Ledger:
             for path in held:
                 with suppress(OSError):
                     os.utime(path)
-
-
-def open_job(folder: Path, job: dict[str, Any]) -> None:
-    """Say what a folder is built from, or check that it is just this, so that different jobs cannot mix.
-
-    Args:
-        folder: Made if absent.
-        job: What makes the bytes of the shards; JSON types only. What is under the name `at` is not compared.
-
-    Raises:
-        InputError: The folder holds another job, or shards of none; or it cannot be written.
-    """
-    path = folder / JOB
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            if parts := finished_shards(folder):
-                raise InputError(f"{folder} holds shards of no job, such as {parts[0].name}; choose an empty folder")
-            temporary = folder / f".{JOB}.{Owner.here().pid}.tmp"
-            temporary.write_text(json.dumps(job, indent=1, ensure_ascii=False), encoding="utf-8")
-            try:
-                os.link(temporary, path)  # unlike a rename it fails if another process was faster
-            except FileExistsError:
-                pass
-            except OSError:  # a file system without links
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written: {(error.strerror or str(error)).lower()}") from None
-    if differing := next(_differences(read_job(folder), json.loads(json.dumps(job))), None):
-        name, there, here = differing
-        raise InputError(
-            f"{folder} holds another job: its {name} is {there}, this one's {here}; "
-            "choose an empty folder, or the settings of the first"
-        )
-
-
-def read_job(folder: Path) -> dict[str, Any]:
-    """Return what `open_job` wrote; empty for a folder that no job has built.
-
-    Raises:
-        InputError: The file is broken.
-    """
-    if not os.path.lexists(folder / JOB):
-        return {}
-    try:
-        job: dict[str, Any] = read_json(folder / JOB)
-    except InputError as error:
-        raise InputError(f"{error}; remove it to build the data set anew elsewhere") from None
-    return job
-
-
-def say_full(folder: Path, error: OSError) -> Exception:
-    """Return the sentence for a disk that is full, and every other error as it is."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return error
-    return InputError(f"the disk of {folder} is full; free some space and run again: finished shards are kept")
-
-
-def _differences(there: Any, here: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yield name and both values of whatever differs, but for what is under `at`."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        for key in sorted(there.keys() | here.keys() - {"at"}):
-            if key != "at":
-                yield from _differences(there.get(key), here.get(key), f"{name}.{key}" if name else key)
-    elif there != here:
-        yield name, json.dumps(there), json.dumps(here)
 
 
 def _number(claim: Path) -> int:

@@ -67,7 +67,7 @@ def select(
         progress: Show a bar on stderr.
 
     Returns:
-        How many samples are kept.
+        How many samples are kept, and can be read where they are copied.
 
     Raises:
         InputError: As `choose`, or `dst` holds other samples already, or an index.
@@ -95,7 +95,7 @@ def select(
                 writer.reject(record.pop("key"), str(error), **record)
             else:
                 writer.write_members(row, members)
-    return len(keys)
+    return len(open_manifest(dst).query(columns=["key"]))
 
 
 def choose(

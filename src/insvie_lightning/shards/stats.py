@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from insvie_lightning.shards.manifest import open_manifest
@@ -72,7 +74,7 @@ def stats(folder: Path | str) -> Stats:
     return Stats(
         accepted=len(accepted),
         rejected=len(rejected),
-        reasons=count_reasons(rejected["reason"].to_pylist()),
+        reasons=count_rejected(rejected),
         origins=Counter(accepted["origin"].to_pylist()),
         datasets=Counter(name or "unknown" for name in accepted["dataset"].to_pylist()),
         edit_types=Counter(name or "unknown" for name in accepted["edit_type"].to_pylist()),
@@ -89,6 +91,36 @@ def _shape_name(row: dict[str, Any]) -> str:
 def count_reasons(reasons: Iterable[str]) -> Counter[str]:
     """Count reasons for rejection with their numbers replaced by N, so that like ones count together."""
     return Counter(re.sub(r"\d+", "N", reason) for reason in reasons)
+
+
+def count_rejected(rows: pa.Table) -> Counter[str]:
+    """Count the reasons of rejected rows, by `count_reasons` and `without_names`."""
+    rows = rows.select(["key", "reason", "lineage"])
+    told = (row for batch in rows.to_batches(max_chunksize=1024) for row in batch.to_pylist())
+    return count_reasons(without_names(row["reason"] or "no reason given", **_named(row)) for row in told)
+
+
+def without_names(reason: str, key: str, lineage: Mapping[str, Any]) -> str:
+    """A reason with its sample's key and files replaced by KEY and FILE, so that like reasons count together.
+
+    Args:
+        reason: In words.
+        key: Of the sample.
+        lineage: Of the sample; the texts of its first entry, that of a data module, name files.
+    """
+    read = next(iter(lineage.values()), None)
+    files = [text for text in read.values() if isinstance(text, str)] if isinstance(read, Mapping) else []
+    for name, word in sorted([*((file, "FILE") for file in files), (key, "KEY")], key=lambda pair: -len(pair[0])):
+        reason = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", word, reason) if name else reason
+    return reason
+
+
+def _named(row: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        lineage = json.loads(row["lineage"] or "{}")
+    except (ValueError, RecursionError):
+        lineage = {}
+    return {"key": row["key"], "lineage": lineage if isinstance(lineage, dict) else {}}
 
 
 def as_table(numbers: Stats) -> Table:

@@ -8,7 +8,8 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Iterable, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -35,10 +36,12 @@ class ShardWriter:
         lossless: Encode clips without loss, which only suits tiny ones.
         taken: Keys that may not be written; None reads those of all finished shards, which takes as long as there are
             many.
-        writer: Part of the temporary names, which tells writers apart that might be at the same shard.
+        writer: Part of the temporary names, which tells writers apart that might be at the same shard; the writer
+            without one has the folder for itself.
 
     Raises:
-        InputError: `shard_size` is below 1, or `first_shard` is a finished shard already.
+        InputError: `shard_size` is below 1, `first_shard` is a finished shard already, or another writer without a
+            name is at work in the folder.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class ShardWriter:
         if shard_size < 1:
             raise InputError(f"shard_size is {shard_size}; a shard holds at least 1 row")
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._unlock = (lambda: None) if writer else lock_folder(self, self.folder)
         self._number = next_shard(self.folder) if first_shard is None else first_shard
         if self._path("parquet").exists():
             free = next_shard(self.folder)
@@ -124,6 +128,7 @@ class ShardWriter:
     def close(self) -> None:
         """Finish the shard in progress; for owners that cannot use a `with` statement."""
         self._finish()
+        self._unlock()
 
     def __enter__(self) -> Self:
         return self
@@ -132,7 +137,7 @@ class ShardWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            self._finish()
+            self.close()
         else:
             self.discard()
 
@@ -145,6 +150,7 @@ class ShardWriter:
         for suffix in ("tar", "parquet"):
             self._path(suffix, temporary=True).unlink(missing_ok=True)
         self._rows, self._hashes, self._tar = [], {}, None
+        self._unlock()
 
     def _claim(self, key: str) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", key):
@@ -198,6 +204,30 @@ class ShardWriter:
     def _path(self, suffix: str, temporary: bool = False) -> Path:
         name = self._name(suffix)
         return self.folder / (f".{name}{self._writer and '.'}{self._writer}.tmp" if temporary else name)
+
+
+def lock_folder(owner: object, folder: Path) -> Callable[[], object]:
+    """Lock a folder for an object, for as long as this lives; return what unlocks it earlier.
+
+    The lock is the system's (`flock`) and leaves no file. Where disk or system have none, nothing is locked.
+
+    Raises:
+        InputError: Another one has locked it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return lambda: None
+    descriptor = os.open(folder, os.O_RDONLY)
+    unlock = weakref.finalize(owner, os.close, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        unlock()
+        raise InputError(f"{folder} is being written by another job; wait for it, or choose another folder") from None
+    except OSError:
+        unlock()
+    return unlock
 
 
 def next_shard(folder: Path) -> int:
