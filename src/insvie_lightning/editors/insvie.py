@@ -486,8 +486,8 @@ class InsViE(LightningModule):
         return decode_latents(self.vae, latents).clamp(-1, 1)
 
     def _hoisted(self, timesteps: Tensor) -> AbstractContextManager[SetStep]:
-        """What is the same at every step, computed once; not of networks that come to the device only when called."""
-        if self.execution.hoist and self.transformer.device == timesteps.device:
+        """What is the same at every step, computed once; not of networks that are whole only while they are called."""
+        if self.execution.hoist and self._sharing is None and self.transformer.device == timesteps.device:
             return hoisted(self.transformer, timesteps)
         return nullcontext(lambda timestep: None)
 
