@@ -1,4 +1,4 @@
-"""Look at the folder of a sharded checkpoint before torch reads it, so that it is whole and nothing in it is executed."""
+"""Look at the folder of a sharded checkpoint before torch reads it: it is whole, and nothing in it is executed."""
 
 from __future__ import annotations
 
