@@ -67,14 +67,14 @@ class Heartbeat(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin to tell and to look."""
         run = trainer.strategy.broadcast(uuid.uuid4().hex)  # files of an earlier run are nobody's
+        about = {"rank": trainer.global_rank, "run": run, "host": socket.gethostname(), "pid": os.getpid()}
+        self._told = {**about, "tick": 0, "beats": 0, "doing": "starting", "at": "", "waits": False, "keys": []}
         folder = Path(trainer.default_root_dir) / "heartbeat"
         try:
             self._page = _new_page(folder / f"rank{trainer.global_rank}.json")
         except OSError as error:
             _say(f"rank {trainer.global_rank} has no heartbeat in {folder}: {first_line(error)}")
             return
-        about = {"rank": trainer.global_rank, "run": run, "host": socket.gethostname(), "pid": os.getpid()}
-        self._told = {**about, "tick": 0, "beats": 0, "doing": "starting", "at": "", "waits": False, "keys": []}
         self._done = threading.Event()
         watched = (folder, trainer.global_rank, threading.get_ident(), self._done)
         self._thread = threading.Thread(target=self._watch, args=watched, name="heartbeat", daemon=True)
@@ -181,7 +181,7 @@ def _sentence(seen: _Seen, now: float) -> str:
     told = seen.told
     return (
         f"rank {told['rank']} on {told['host']} (pid {told['pid']}) has stood still for {now - seen.moved_at:.0f} s "
-        f"{_place(told)}, {told['at']}"
+        f"{_place(told)}{', ' * bool(told['at'])}{told['at']}"
     )
 
 

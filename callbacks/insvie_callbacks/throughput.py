@@ -50,8 +50,8 @@ class Throughput(Callback):
 
     Samples are counted over all processes. Waiting is the time between the end of a batch and the start of the next:
     loading, and moving to the device; validation is left out of everything. On a GPU the host runs ahead of the device,
-    so one step's times say little, but a window's are right, and nothing is synchronised to take them. They are logged at
-    the steps that the trainer logs (`log_every_n_steps`), as numbers that never see the device.
+    so one step's times say little, but a window's are right, and nothing is synchronised to take them. They are logged
+    at the steps that the trainer logs (`log_every_n_steps`), as numbers that never see the device.
 
     Args:
         window: Number of batches to average over.
