@@ -95,7 +95,7 @@ def make_identity_pairs(batch: EditBatch, chosen: Sequence[bool]) -> EditBatch:
     def take(edited: Tensor | None, source: Tensor | None) -> Tensor | None:
         if edited is None or source is None:
             return edited
-        where = torch.tensor(chosen, device=edited.device).reshape(-1, *[1] * (edited.ndim - 1))
+        where = torch.tensor(chosen).to(edited.device, non_blocking=True).reshape(-1, *[1] * (edited.ndim - 1))
         return torch.where(where, source, edited)
 
     return replace(

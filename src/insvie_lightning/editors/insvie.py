@@ -305,7 +305,7 @@ class InsViE(LightningModule):
         z_source, z_edited = self._encode(batch, generator, noisy_source=self.source_noise and training)
         prompts = self._embed(batch.instructions)
         timesteps, noise = self._draw(z_edited, generator)
-        abar = self.scheduler.alphas_cumprod.to(self.device)[timesteps]
+        abar = self.scheduler.alphas_cumprod.to(self.device, non_blocking=True)[timesteps]
         noisy = add_noise(z_edited, noise, abar)
         if training:
             z_source, prompts = self._drop(z_source, prompts, generator)
