@@ -75,7 +75,7 @@ class StopSignals:
 def requeue_signal(trainer: Trainer) -> int:
     """The signal by which SLURM announces the end of a job's time."""
     environment = getattr(trainer.strategy, "cluster_environment", None)
-    return getattr(environment, "requeue_signal", None) or getattr(signal, "SIGUSR1", signal.SIGTERM)
+    return int(getattr(environment, "requeue_signal", None) or getattr(signal, "SIGUSR1", signal.SIGTERM))
 
 
 def requeue(trainer: Trainer) -> str:

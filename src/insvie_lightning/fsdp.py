@@ -97,7 +97,7 @@ class FullySharded(ModelParallelStrategy):
             sharded.load(state, checkpoint_id=path, planner=planner)
         except CheckpointException as error:  # a BaseException, by which torch names every rank that failed
             causes = [cause for cause, _ in error.failures.values()]
-            raise InputError(f"{path} cannot be resumed from: {first_line(causes[0])}") from error
+            raise InputError(f"{path} cannot be resumed from: {first_line(Exception(causes[0]))}") from error
         set_state_dict(self.model, self.optimizers, model_state_dict=model, optim_state_dict=optimizer, options=options)
         return torch.load(path / META, weights_only=True)
 
