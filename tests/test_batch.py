@@ -6,6 +6,7 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 import torch
+from lightning.fabric.utilities.apply_func import move_data_to_device
 
 from insvie_lightning.batch import ORIGINS, Clip, EditBatch, EditedVideos, Position, Triplet, collate
 
@@ -47,6 +48,15 @@ def test_every_tensor_is_moved_and_nothing_else() -> None:
 def test_edited_videos_are_moved() -> None:
     moved = EditedVideos(torch.ones(1), target=torch.ones(1), missing=frozenset("a")).to("meta")
     assert moved.edited.is_meta and moved.source is None and moved.target.is_meta and moved.missing == {"a"}
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_a_pinned_batch_moves_while_the_host_goes_on(pinned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda tensor: pinned)
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device, non_blocking: asked.append(non_blocking) or tensor)
+    move_data_to_device(collate([triplet("a", 1)]), torch.device("meta"))  # as Lightning does
+    assert asked == [pinned, pinned]
 
 
 def test_a_batch_is_pinned_by_its_tensors(monkeypatch: pytest.MonkeyPatch) -> None:

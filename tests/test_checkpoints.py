@@ -1,6 +1,7 @@
 """Checkpoints that a crash cannot break, and the choice of the one to resume from."""
 
 import os
+import pickle
 import random
 import resource
 import shutil
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -139,15 +141,28 @@ def test_a_requeued_job_finds_what_slurm_saved(saved: Path) -> None:
     assert resume_path(trainer(saved.parent), "last") == saved / "step=3.ckpt"
 
 
-def test_a_sharded_checkpoint_is_complete_with_its_two_metadata_files(saved: Path) -> None:
+@pytest.mark.filterwarnings("ignore")
+def test_a_sharded_checkpoint_is_complete_with_its_index_and_all_that_it_names(saved: Path) -> None:
     shard = saved / "step=5.ckpt"
-    shard.mkdir()
+    dcp.save({"w": torch.ones(300), "text": "x"}, checkpoint_id=shard, no_dist=True)
+    assert newest_checkpoint(saved.iterdir()).step == 3
     torch.save(checkpoint(5), shard / "meta.pt")
-    assert newest_checkpoint(saved.iterdir()).step == 3
-    (shard / ".metadata").touch()
     assert newest_checkpoint(saved.iterdir()).step == 5
-    (shard / "meta.pt").write_bytes(b"cut")
-    assert newest_checkpoint(saved.iterdir()).step == 3
+    (part,) = shard.glob("*.distcp")
+    for path in (part, shard / "meta.pt", shard / ".metadata"):
+        whole = path.read_bytes()
+        for damaged in (whole[:-1], b"") if path == part else (whole[:-1], b"", pickle.dumps(os.getcwd)):
+            path.write_bytes(damaged)
+            found = newest_checkpoint(saved.iterdir())
+            assert found.step == 3 and list(found.skipped) == [shard], (path, damaged)
+        path.write_bytes(whole)
+    part.unlink()
+    assert "is missing or cut: 0 bytes of" in newest_checkpoint(saved.iterdir()).skipped[shard]
+
+
+def test_a_folder_is_no_checkpoint_for_one_process(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"is the folder of a sharded checkpoint, .*legal are `-c fsdp`"):
+        AtomicCheckpointIO().load_checkpoint(tmp_path)
 
 
 def test_a_run_starts_anew_only_when_told_and_keeps_the_earlier_checkpoints(saved: Path) -> None:

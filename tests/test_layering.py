@@ -7,7 +7,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src/insvie_lightning"
 FLOORS = {
-    0: {"errors", "files"},
+    0: {"errors", "files", "sharded"},
     1: {
         "batch",
         "camera",

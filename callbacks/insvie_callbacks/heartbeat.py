@@ -11,12 +11,13 @@ import threading
 import time
 import traceback
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from insvie_lightning.errors import InputError
+from insvie_lightning.errors import InputError, Stopped, first_line
 
 TICKS = 4
 """So many times in `stall_seconds` each process looks at the others."""
@@ -42,7 +43,8 @@ class Heartbeat(Callback):
     say so once on stderr: rank, host, batch, keys, and the line of code it is at. Of several that stand still those are
     named that do not even tell any more, or else those that are behind and do not wait for others themselves.
 
-    When an exception ends a process, as when a worker that reads data dies, it is said at which rank and batch.
+    When an exception ends a process, as when a worker that reads data dies, it is said at which rank and batch. Where
+    the run folder cannot be written, or files in it not be mapped, that is said, and the run goes on without.
 
     Args:
         stall_seconds: From when on a process is said to stand still; more than the slowest batch takes.
@@ -65,13 +67,14 @@ class Heartbeat(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin to tell and to look."""
         run = trainer.strategy.broadcast(uuid.uuid4().hex)  # files of an earlier run are nobody's
-        folder = Path(trainer.default_root_dir) / "heartbeat"
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"rank{trainer.global_rank}.json").open("w+b") as file:
-            file.truncate(PAGE_BYTES)
-            self._page = mmap.mmap(file.fileno(), PAGE_BYTES)
         about = {"rank": trainer.global_rank, "run": run, "host": socket.gethostname(), "pid": os.getpid()}
         self._told = {**about, "tick": 0, "beats": 0, "doing": "starting", "at": "", "waits": False, "keys": []}
+        folder = Path(trainer.default_root_dir) / "heartbeat"
+        try:
+            self._page = _new_page(folder / f"rank{trainer.global_rank}.json")
+        except OSError as error:
+            _say(f"rank {trainer.global_rank} has no heartbeat in {folder}: {first_line(error)}")
+            return
         self._done = threading.Event()
         watched = (folder, trainer.global_rank, threading.get_ident(), self._done)
         self._thread = threading.Thread(target=self._watch, args=watched, name="heartbeat", daemon=True)
@@ -125,8 +128,10 @@ class Heartbeat(Callback):
         self._tell(beats=self._told["beats"] + 1)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Say where this process was."""
+        """Say where this process was, unless it was told to stop."""
         self._done.set()
+        if isinstance(exception, Stopped):
+            return
         cause = f"{type(exception).__name__}: {exception}".splitlines()[0]
         _say(f"rank {trainer.global_rank} on {socket.gethostname()} stops {_place(self._told)}: {cause}")
 
@@ -136,7 +141,7 @@ class Heartbeat(Callback):
     def _tell(self, **news: Any) -> None:
         self._told |= news
         if self._page is not None:
-            self._page[:] = json.dumps(self._told).encode().ljust(PAGE_BYTES)
+            self._page[:] = _fitting(self._told).ljust(PAGE_BYTES)
 
     def _watch(self, folder: Path, rank: int, main: int, done: threading.Event) -> None:
         seen: dict[int, _Seen] = {}
@@ -145,7 +150,8 @@ class Heartbeat(Callback):
             at, waits = _line(main)
             self._tell(tick=self._told["tick"] + 1, at=at, waits=waits)
             assert self._page is not None
-            self._page.flush()
+            with suppress(OSError):  # a disk that fails is not what a run should end of
+                self._page.flush()
             now = time.monotonic()
             for told in _read(folder, self._told["run"]):
                 before = seen.get(told["rank"], _Seen({"beats": None, "tick": None}, now, now))
@@ -190,6 +196,25 @@ def _keys(batch: Any) -> list[str]:
         return [input.sample.key for input in batch.inputs][:MOST_KEYS]
     keys = getattr(batch, "keys", ())
     return [key[:100] for key in keys[:MOST_KEYS]] if isinstance(keys, tuple | list) else []
+
+
+def _fitting(told: dict[str, Any]) -> bytes:
+    """What is told as JSON that fits in a page: with as many keys as there is room for."""
+    keys = told["keys"]
+    for kept in range(len(keys), -1, -1):
+        data = json.dumps(told | {"keys": keys[:kept]}).encode()
+        if len(data) <= PAGE_BYTES:
+            return data
+    return b"{}"
+
+
+def _new_page(path: Path) -> mmap.mmap:
+    """An empty file in memory; its room on the disk is taken first, since a full disk ends who writes to memory."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w+b", buffering=0) as file:
+        file.write(b" " * PAGE_BYTES)
+        os.fsync(file.fileno())
+        return mmap.mmap(file.fileno(), PAGE_BYTES)
 
 
 def _line(thread: int) -> tuple[str, bool]:

@@ -18,8 +18,9 @@ class SkipBadSteps(Callback):
     """Skip optimizer steps with a gradient that is NaN or infinite, count them, and stop after too many in a row.
 
     A loss that is not finite makes such gradients. They are looked at once a step, accumulated and reduced over the
-    processes, so that all of them skip together: weights, moments and the average stay as they were, and only the
-    learning-rate schedule goes on. The keys and the losses of the step's batches are added to
+    processes, so that all of them skip together: weights and moments stay as they were; the learning-rate schedule goes
+    on, and so does the average, towards the same weights. The look is the one time in a step that the host waits for
+    the device. The keys and the losses of the step's batches are added to
     `skipped_steps-rank0.jsonl` in the run folder, a file of each process; `skipped_steps` is logged.
 
     Args:

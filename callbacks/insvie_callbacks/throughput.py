@@ -50,8 +50,8 @@ class Throughput(Callback):
 
     Samples are counted over all processes. Waiting is the time between the end of a batch and the start of the next:
     loading, and moving to the device; validation is left out of everything. On a GPU the host runs ahead of the device,
-    so one step's times say little, but a window's are right, and nothing is synchronised to take them. Logging copies
-    numbers to the device, so it happens only at the steps that the trainer logs (`log_every_n_steps`).
+    so one step's times say little, but a window's are right, and nothing is synchronised to take them. They are logged
+    at the steps that the trainer logs (`log_every_n_steps`), as numbers that never see the device.
 
     Args:
         window: Number of batches to average over.
@@ -105,8 +105,13 @@ class Throughput(Callback):
             logged["tflops"] = tflop / total
             if peak := self.peak_tflops or _peak_of(pl_module.device):
                 shown["mfu"] = tflop / total / peak
-        pl_module.log_dict(shown, prog_bar=True, on_step=True, on_epoch=False)
-        pl_module.log_dict(logged, on_step=True, on_epoch=False)
+        pl_module.log_dict(_on_cpu(shown), prog_bar=True, on_step=True, on_epoch=False)
+        pl_module.log_dict(_on_cpu(logged), on_step=True, on_epoch=False)
+
+
+def _on_cpu(values: dict[str, float]) -> dict[str, torch.Tensor]:
+    """Lightning would copy plain numbers to the device, and read those in the bar back from it after every batch."""
+    return {name: torch.tensor(value) for name, value in values.items()}
 
 
 def _peak_of(device: torch.device) -> float | None:

@@ -174,8 +174,11 @@ class EditBatch:
         return len(self.keys)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> EditBatch:
-        """Move every tensor; Lightning calls this to put a batch on the device."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        """Move every tensor; Lightning calls this to put a batch on the device.
+
+        Pinned tensors are always moved while the host goes on, which Lightning asks for with plain tensors only.
+        """
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking or tensor.is_pinned()))
 
     def pin_memory(self) -> EditBatch:
         """Pin every tensor; the DataLoader calls this when `pin_memory` is on."""

@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 
 from insvie_lightning.errors import InputError, first_line
+from insvie_lightning.sharded import META, check_folder
 
 PART = ".part"
 """What the name of a checkpoint ends in until it is complete."""
@@ -65,7 +66,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint onto the CPU; `weights_only` is taken for the sake of the interface and always true."""
+        """Read a checkpoint onto the CPU; `weights_only` is taken for the sake of the interface and always true.
+
+        Raises:
+            InputError: It is the folder of a sharded checkpoint, which only its own strategy reads.
+        """
+        if os.path.isdir(path):
+            raise InputError(
+                f"{path} is the folder of a sharded checkpoint, which only shared weights read; legal are `-c fsdp`, "
+                "and --ckpt_path of a file or new"
+            )
         return super().load_checkpoint(path, map_location, weights_only=True)
 
 
@@ -151,9 +161,9 @@ def _check(path: Path) -> int:
     if path.suffix == PART:
         raise InputError("its save was interrupted")
     try:
-        if path.is_dir():  # of a sharded strategy: `.metadata` gets its name when every shard is on disk
-            (path / ".metadata").stat()
-            content = torch.load(path / "meta.pt", map_location="cpu", weights_only=True)
+        if path.is_dir():  # of a sharded strategy
+            check_folder(path)
+            content = torch.load(path / META, map_location="cpu", weights_only=True)
         else:
             with zipfile.ZipFile(path) as archive:
                 if damaged := archive.testzip():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch.distributed import checkpoint as sharded
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -20,7 +22,8 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.constants import default_pg_timeout
 from torch.distributed.tensor import DTensor
 
-from insvie_lightning.errors import InputError
+from insvie_lightning.errors import InputError, first_line
+from insvie_lightning.sharded import META, check_folder
 
 
 class FullySharded(ModelParallelStrategy):
@@ -32,7 +35,7 @@ class FullySharded(ModelParallelStrategy):
     Args:
         save_distributed_checkpoint: Write a checkpoint as a folder, to which every process adds its share, for states
             that are too large for the first process; False writes one file, which other strategies read, too. Both
-            resume. The folder's index is a pickle of torch's, so resume from folders of your own only.
+            resume.
         process_group_backend: `nccl` or `gloo`; None is the device's own.
         timeout: After so long a wait for another process, this one stops.
     """
@@ -75,16 +78,35 @@ class FullySharded(ModelParallelStrategy):
     def load_checkpoint(
         self, checkpoint_path: str | os.PathLike[str], weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint of either form; of a folder, Lightning would ask for what is not trained, too."""
+        """Read a checkpoint of either form; of a folder, Lightning would ask for what is not trained, too.
+
+        Raises:
+            InputError: See `sharded.check_folder`; or it is of another model, or holds code, which is not run.
+        """
         path = Path(self.broadcast(checkpoint_path))
         if path.is_file():
             return super().load_checkpoint(path, weights_only)
+        check_folder(path)
         assert self.model is not None
         options = StateDictOptions(ignore_frozen_params=True, strict=False)
         model, optimizer = get_state_dict(self.model, self.optimizers, options=options)
         state = {"state_dict": model, "optimizer_0": optimizer} if self.optimizers else {"state_dict": model}
         assert self.lightning_module is not None
-        planner = sharded.DefaultLoadPlanner(allow_partial_load=not self.lightning_module.strict_loading)
-        sharded.load(state, checkpoint_id=path, planner=planner)
+        planner = _PlainPlanner(allow_partial_load=not self.lightning_module.strict_loading)
+        try:
+            sharded.load(state, checkpoint_id=path, planner=planner)
+        except CheckpointException as error:  # a BaseException, by which torch names every rank that failed
+            causes = [cause for cause, _ in error.failures.values()]
+            raise InputError(f"{path} cannot be resumed from: {first_line(Exception(causes[0]))}") from error
         set_state_dict(self.model, self.optimizers, model_state_dict=model, optim_state_dict=optimizer, options=options)
-        return torch.load(path / "meta.pt", weights_only=True)
+        return torch.load(path / META, weights_only=True)
+
+
+class _PlainPlanner(sharded.DefaultLoadPlanner):
+    """Reads what is no tensor as plain types only; torch's own unpickles it."""
+
+    def load_bytes(self, read_item: Any, value: io.BytesIO) -> None:
+        """Refuse code before torch reads it."""
+        torch.load(value, weights_only=True)
+        value.seek(0)
+        super().load_bytes(read_item, value)

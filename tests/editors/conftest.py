@@ -80,7 +80,7 @@ def fit() -> Callable[..., None]:
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            enable_checkpointing=any(type(callback).__name__ == "ModelCheckpoint" for callback in callbacks),
+            enable_checkpointing=any("Checkpoint" in type(callback).__name__ for callback in callbacks),
             **options,
         )
         source = {"datamodule": data} if isinstance(data, LightningDataModule) else {"train_dataloaders": data}

@@ -1,11 +1,17 @@
-"""Fast editing against plain editing."""
+"""Fast editing against plain editing; training that waits for nothing."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from lightning import Callback
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader
 
+from insvie_callbacks import Heartbeat, LoraEMA, RunCheckpoint, Throughput
 from insvie_lightning.batch import EditBatch
 from insvie_lightning.editors import InsViE
 from insvie_lightning.editors.editor import Editor
@@ -42,3 +48,37 @@ def test_merged_weights_are_delivered_as_they_were(make_editor: Make, batch: Edi
     once = merged.weight.clone()
     Editor.place(editor, "cpu")
     assert torch.equal(merged.weight, once)
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often the value of a tensor is asked for, which waits for a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        waits = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.bincount.default)
+        self.count += func in waits
+        return func(*args, **(kwargs or {}))
+
+
+class OnGpu(InsViE):
+    """Trains as on a GPU."""
+
+    on_gpu = True  # type: ignore[assignment]
+
+
+def test_no_value_is_waited_for_in_a_training_step(
+    base: Path, batch: EditBatch, fit: Callable[..., None], tmp_path: Path
+) -> None:
+    class Noted(Callback):
+        def on_train_batch_start(self, *_: Any) -> None:
+            seen.append(reads.count)
+
+    seen: list[int] = []
+    editor = OnGpu(base=str(base), lora_rank=2, warmup_steps=2, identity_pairs=0.5)
+    callbacks = [Noted(), LoraEMA(), RunCheckpoint(), Throughput(), Heartbeat()]
+    with Reads() as reads:
+        fit(editor, DataLoader([batch] * 5, batch_size=None), tmp_path, *callbacks, log_every_n_steps=100)  # type: ignore[arg-type]
+    assert len(set(seen)) == 1

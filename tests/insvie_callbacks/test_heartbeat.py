@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from insvie_callbacks import Heartbeat
-from insvie_callbacks.heartbeat import _behind, _keys, _Seen
-from insvie_lightning.errors import InputError
+from insvie_callbacks.heartbeat import PAGE_BYTES, _behind, _keys, _new_page, _Seen
+from insvie_lightning.errors import InputError, Stopped
 
 
 class Freezing(LightningModule):
@@ -37,6 +37,7 @@ class Freezing(LightningModule):
             if self.dozing:
                 time.sleep(self.seconds)
             else:
+                time.sleep(0.4)  # until it has told a line of code
                 subprocess.Popen(["sh", "-c", f"sleep {self.seconds}; kill -CONT {os.getpid()}"])
                 os.kill(os.getpid(), signal.SIGSTOP)
         value = self.net(torch.ones(1, 1)).sum()
@@ -164,6 +165,44 @@ def test_files_of_another_run_are_nobodys(tmp_path: Path, capfd: pytest.CaptureF
 def test_keys_of_a_builders_batch_and_of_none() -> None:
     inputs = [SimpleNamespace(sample=SimpleNamespace(key=key)) for key in "ab"]
     assert _keys(SimpleNamespace(inputs=inputs)) == ["a", "b"] and _keys({"x": 1}) == [] == _keys(3)
+
+
+def validate_alone(folder: Path, collate: Any, *callbacks: Any) -> None:
+    trainer = Trainer(
+        default_root_dir=folder, accelerator="cpu", devices=1, logger=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=list(callbacks),
+    )  # fmt: skip
+    trainer.validate(Freezing(-1, 0), DataLoader(range(4), collate_fn=collate), verbose=False)  # type: ignore[arg-type]
+
+
+def test_of_long_keys_a_page_has_as_many_as_fit(tmp_path: Path) -> None:
+    keys = tuple(f"{number}{'剪' * 200}" for number in range(20))
+    validate_alone(tmp_path, lambda numbers: SimpleNamespace(numbers=numbers, keys=keys), Heartbeat())
+    page = (tmp_path / "heartbeat/rank0.json").read_bytes()
+    told = json.loads(page)
+    assert len(page) == PAGE_BYTES and told["doing"] == "validation batch 3"
+    assert 3 <= len(told["keys"]) < 16 and told["keys"][0] == f"0{'剪' * 99}"
+
+
+def test_a_run_goes_on_where_it_can_tell_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "heartbeat").touch()
+    validate_alone(tmp_path, numbered, Heartbeat())
+    assert re.search(r"rank 0 has no heartbeat in \S+: .*File exists", capfd.readouterr().err)
+
+
+def test_a_page_has_its_room_on_the_disk_before_it_is_written(tmp_path: Path) -> None:
+    page = _new_page(tmp_path / "new/rank0.json")
+    assert (tmp_path / "new/rank0.json").stat().st_blocks * 512 >= PAGE_BYTES == len(page)
+
+
+def test_a_run_that_was_told_to_stop_did_not_fail(capfd: pytest.CaptureFixture[str]) -> None:
+    trainer: Any = SimpleNamespace(global_rank=0)
+    heartbeat = Heartbeat()
+    heartbeat._told = {"doing": "training batch 3", "keys": []}
+    heartbeat.on_exception(trainer, Freezing(-1, 0), Stopped("SIGTERM", 143))
+    assert not capfd.readouterr().err
+    heartbeat.on_exception(trainer, Freezing(-1, 0), RuntimeError("power cut"))
+    assert "stops at training batch 3: RuntimeError: power cut" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("stall", "stop"), [(0, None), (5, 4)])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback
+from lightning.pytorch.strategies import DDPStrategy
 
 from insvie_callbacks.lora_ema import LoraEMA
 from insvie_callbacks.run_checkpoint import RunCheckpoint
@@ -97,6 +98,21 @@ def test_a_signal_saves_and_stops_and_the_run_goes_on_from_the_last_step(
     ends = [torch.load(checkpoint(folder, 4), weights_only=True) for folder in (tmp_path, tmp_path / "straight")]
     progress = [end["loops"]["fit_loop"]["epoch_loop.batch_progress"] for end in ends]
     assert progress[0] == progress[1]
+
+
+def test_ranks_stop_together_where_one_of_them_is_told(
+    make_editor: Any, make_trainer: Any, numbers: Any, on_ranks: Any, tmp_path: Path
+) -> None:
+    def work(rank: int) -> tuple[int, Any]:
+        told = [Send(2, signal.SIGTERM)] if rank == 1 else []
+        strategy = DDPStrategy(process_group_backend="gloo", find_unused_parameters=False)
+        trainer = make_trainer(tmp_path, RunCheckpoint(), *told, devices=2, strategy=strategy)
+        editor = make_editor()
+        with pytest.raises(Stopped, match=r"step 4 is in .*step=4\.ckpt") as stopped:
+            trainer.fit(editor, numbers(20))
+        return len(editor.trained), stopped.value.code
+
+    assert on_ranks(work) == [(4, 143), (4, 0)]  # told in the third batch, agreed in the fourth
 
 
 def test_a_signal_before_the_first_step_loses_nothing(

@@ -91,3 +91,14 @@ def test_sentences_are_padded_without_a_mask_and_cut() -> None:
     padded = torch.tensor([ids + [tokenizer.pad_token_id] * (16 - len(ids))])
     with torch.no_grad():
         torch.testing.assert_close(embeddings[:1], encoder(padded)[0])
+
+
+def test_words_travel_while_the_host_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = build_tokenizer()
+    encoder, asked = build_text_encoder(len(tokenizer)), []
+    move = torch.Tensor.to
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda tensor, *to, **how: asked.append(how.get("non_blocking")) or move(tensor, *to, **how)
+    )
+    encode_prompts(tokenizer, encoder, ("remove the red circle",), 16)
+    assert asked[0] is True

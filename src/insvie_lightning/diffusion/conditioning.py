@@ -43,6 +43,11 @@ def draw_cells(batch: int, rates: ConditionDropout, generator: torch.Generator) 
     return (uniform[0] < rates.text).long() + 2 * (uniform[1] < rates.video).long()
 
 
+def count_cells(cells: Tensor) -> Tensor:
+    """How many of B samples have each of CELLS; unlike `bincount`, without waiting for the device."""
+    return (cells[:, None] == torch.arange(len(CELLS), device=cells.device)).sum(0)
+
+
 def drop_conditions(source_latents: Tensor, prompt_embeds: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
     """Zero the source latents (B T C H W) and the prompt embeddings (B L D) of the samples whose cell says so."""
     keep_text = (cells % 2 == 0).reshape(-1, 1, 1)
@@ -90,7 +95,7 @@ def make_identity_pairs(batch: EditBatch, chosen: Sequence[bool]) -> EditBatch:
     def take(edited: Tensor | None, source: Tensor | None) -> Tensor | None:
         if edited is None or source is None:
             return edited
-        where = torch.tensor(chosen, device=edited.device).reshape(-1, *[1] * (edited.ndim - 1))
+        where = torch.tensor(chosen).to(edited.device, non_blocking=True).reshape(-1, *[1] * (edited.ndim - 1))
         return torch.where(where, source, edited)
 
     return replace(

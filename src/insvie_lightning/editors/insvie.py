@@ -19,6 +19,7 @@ from insvie_lightning.batch import Clip, EditBatch, EditedVideos, Position
 from insvie_lightning.diffusion.conditioning import (
     CELLS,
     ConditionDropout,
+    count_cells,
     draw_cells,
     draw_identity_pairs,
     drop_conditions,
@@ -221,10 +222,12 @@ class InsViE(LightningModule):
         generator = self._generator(position)
         if self.identity_pairs > 0:
             chosen = draw_identity_pairs(batch, self.identity_pairs, f"{self.seed}/{position.stage}/{position.step}")
-            self.log("identity_pairs", sum(chosen) / len(chosen), on_step=False, on_epoch=True, batch_size=len(batch))
+            share = torch.tensor(sum(chosen) / len(chosen))  # a plain number would be copied to the device
+            self.log("identity_pairs", share, on_step=False, on_epoch=True, batch_size=len(batch))
             batch = make_identity_pairs(batch, chosen)
         loss = self._loss(batch, generator, training=True)
-        self.log("train_loss", loss, prog_bar=True, batch_size=len(batch))
+        # Lightning reads what is in the bar after every batch; a GPU would be waited for, and metrics.csv has the loss.
+        self.log("train_loss", loss, prog_bar=not self.on_gpu, batch_size=len(batch))
         return loss
 
     def flops_per_sample(self, batch: EditBatch) -> int:
@@ -237,7 +240,7 @@ class InsViE(LightningModule):
         noised = draw_noised(z_edited, self.scheduler, generator, self.global_rank, self._world_size)
         if training:
             cells = draw_cells(len(batch), self.condition_dropout, generator)
-            self.cells_seen = self.cells_seen.to(cells.device) + torch.bincount(cells, minlength=len(CELLS))
+            self.cells_seen = self.cells_seen.to(cells.device) + count_cells(cells)
             z_source, prompts = drop_conditions(z_source, prompts, cells)
         self._choose_attention(noised.noisy.shape, training)
         prediction = concat_source(self.transformer, noised.noisy, z_source, prompts, noised.timesteps)

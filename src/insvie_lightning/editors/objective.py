@@ -92,7 +92,7 @@ def draw_noised(latents: Tensor, scheduler: Any, generator: torch.Generator, ran
     steps = scheduler.config["num_train_timesteps"]
     timesteps = stratified_timesteps(len(latents), steps, rank, world_size, generator)
     noise = torch.randn(latents.shape, generator=generator, device=latents.device)
-    abar = scheduler.alphas_cumprod.to(latents.device)[timesteps]
+    abar = scheduler.alphas_cumprod.to(latents.device, non_blocking=True)[timesteps]
     return Noised(latents, noise, add_noise(latents, noise, abar), timesteps, abar)
 
 

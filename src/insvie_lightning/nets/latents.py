@@ -88,4 +88,4 @@ def encode_prompts(tokenizer: Any, text_encoder: nn.Module, prompts: tuple[str, 
     """T5 embeddings of sentences, B L D; padded or cut to `max_length`, without attention mask, as CogVideoX trains."""
     tokens = tokenizer(list(prompts), padding="max_length", max_length=max_length, truncation=True, return_tensors="pt")
     device = next(text_encoder.parameters()).device
-    return text_encoder(tokens.input_ids.to(device))[0]
+    return text_encoder(tokens.input_ids.to(device, non_blocking=True))[0]
