@@ -16,7 +16,7 @@ from insvie_lightning import EditOptions, Editor
 from insvie_lightning.batch import Clip, EditBatch
 from insvie_lightning.decode import uneven_seconds
 from insvie_lightning.diffusion.guidance import Guidance
-from insvie_lightning.editors import InsViE, insvie
+from insvie_lightning.editors import InsViE, building
 from insvie_lightning.errors import InputError
 from insvie_lightning.nets.latents import to_device_pixels, to_uint8
 from insvie_lightning.video import read_clip, read_comment, write_clip, write_frames
@@ -318,8 +318,8 @@ def test_half_precision_is_loaded_as_such_and_edits_nearly_the_same(
     make_editor: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_deliverable(make_editor(random_weights=True).deliverable(), tmp_path)
-    loaded, load = [], insvie.load_components
-    monkeypatch.setattr(insvie, "load_components", lambda base, dtype: (loaded.append(dtype), load(base, dtype))[1])
+    loaded, load = [], building.load_components
+    monkeypatch.setattr(building, "load_components", lambda base, dtype: (loaded.append(dtype), load(base, dtype))[1])
     whole, half = (Editor.from_pretrained(tmp_path, device="cpu", dtype=dtype) for dtype in (None, torch.bfloat16))
     assert loaded == [torch.float32, torch.bfloat16]  # not made twice as large first
     assert {parameter.dtype for parameter in half.model.parameters()} == {torch.bfloat16}
