@@ -78,7 +78,8 @@ class Store:
             unit: Of the input.
             files: Stored instead of the sample's clips.
         """
-        if self._ledger is not None and unit is not None and self._writer is None:
+        # What another one has taken over, and may have finished, is his to write.
+        if self._writer is None and self._ledger is not None and unit is not None and self._ledger.holds(unit):
             self._writer = ShardWriter(
                 self._ledger.folder, shard_size=_MANY, first_shard=unit, taken=(), writer=self._ledger.writer
             )
@@ -95,13 +96,14 @@ class Store:
         """Write what is left of a unit, check and rename its shard, and let the unit go."""
         while self._encoding:
             self._write(self._encoding.popleft())
-        if self._writer is None or self._ledger is None or unit is None:
+        if self._ledger is None or unit is None:
             return
-        if self._ledger.holds(unit):
-            self._writer.close()
-        else:  # this process was silent for so long that another one has taken the unit over
-            self._writer.discard()
-        self._writer = None
+        if self._writer is not None:
+            if self._ledger.holds(unit):
+                self._writer.close()
+            else:  # this process was silent for so long that another one has taken the unit over
+                self._writer.discard()
+            self._writer = None
         self._ledger.release(unit)
 
     def close(self) -> None:
