@@ -138,9 +138,10 @@ def build_data(settings: Settings, folder: Path) -> None:
     )
     _insvie(
         f"predict -c build_latents --model.base toy --data.shards {folder / 'data'} --model.output "
-        f"{folder / 'latents'} --model.frames 9 --model.size [64,96] --model.dtype float32 --data.batch_size 64 "
-        "--data.num_workers 0 --trainer.accelerator cpu --trainer.devices 1 --trainer.precision 32-true "
-        f"--trainer.default_root_dir {folder / 'encode'} --trainer.enable_progress_bar false",
+        f"{folder / 'latents'} --model.frames 9 --model.size [64,96] --model.dtype float32 --model.posterior mean "
+        "--data.batch_size 64 --data.num_workers 0 --trainer.accelerator cpu --trainer.devices 1 "
+        f"--trainer.precision 32-true --trainer.default_root_dir {folder / 'encode'} "
+        "--trainer.enable_progress_bar false",
         folder / "encode.log",
     )
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from lightning.fabric.utilities.apply_func import move_data_to_device
 
-from insvie_lightning.batch import ORIGINS, Clip, EditBatch, EditedVideos, Position, Triplet, collate
+from insvie_lightning.batch import ORIGINS, TENSORS, Clip, EditBatch, EditedVideos, Position, Triplet, collate
 
 
 def triplet(key: str, value: int) -> Triplet:
@@ -36,7 +36,7 @@ def test_triplets_are_stacked_in_their_order() -> None:
 
 
 def test_every_tensor_is_moved_and_nothing_else() -> None:
-    tensors = {name: torch.ones(1) for name in ("source", "edited", "source_latents", "edited_latents")}
+    tensors = {name: torch.ones(1) for name in TENSORS}
     batch = EditBatch(("a",), ("invert",), **tensors, origins=("pair",), position=Position("s1", 0, 3))
     moved = batch.to("meta")
     for name in tensors:

@@ -221,6 +221,7 @@ def toy_editor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = [f"--trainer.default_root_dir={folder}", "--trainer.enable_progress_bar=false"]
     assert main(["predict", "-c", "build_toy", f"--model.output={folder / 'data'}", *root]) == 0
     latents = [f"--model.output={folder / 'latents'}", "--model.base=toy", "--model.frames=9", "--model.size=[64, 96]"]
+    latents += ["--model.posterior=mean"]  # the toy autoencoder's has no variance
     read = [f"--data.shards={folder / 'data'}", "--data.batch_size=64", "--data.num_workers=0"]
     cpu = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.precision=32-true"]
     assert main(["predict", "-c", "build_latents", *latents, *read, *cpu, *root]) == 0

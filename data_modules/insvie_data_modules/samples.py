@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from insvie_lightning.batch import PIXELS_PER_LATENT, Clip, EditBatch, Position, Window
 from insvie_lightning.errors import InputError
 from insvie_lightning.shards.drafts import EDITED, SOURCE
-from insvie_lightning.shards.latents import LATENTS, check_latents, read_recipe, unpack_latents
+from insvie_lightning.shards.latents import LATENTS, NOISE_SHIFT, SIDES, check_latents, read_recipe, unpack_latents
 from insvie_lightning.shards.manifest import open_manifest
 from insvie_lightning.shards.read import decode_triplet, read_member, shard_of
 from insvie_lightning.video import Resize, fit_clip, pad_frames, read_clip, sample_frames
@@ -42,6 +42,7 @@ class Form:
         max_frames: Number of frames of a longer clip where `frames` leaves each clip's own.
         crop_latents: Leave clips whole, and say which window of `size` is to be cut out of their latents.
         source_pixels: Read the source's pixels beside cached latents.
+        noise_shift: Read the measured effect of noise beside cached latents.
     """
 
     frames: int | None
@@ -52,6 +53,7 @@ class Form:
     max_frames: int | None = None
     crop_latents: bool = False
     source_pixels: bool = False
+    noise_shift: bool = False
 
 
 def fill_form(form: Form, trainer: Trainer | None) -> Form:
@@ -63,7 +65,8 @@ def fill_form(form: Form, trainer: Trainer | None) -> Form:
     if trainer is None:
         return form
     model = trainer.lightning_module
-    form = replace(form, source_pixels=bool(getattr(model, "source_noise", False)))
+    noise = getattr(model, "source_noise", False)
+    form = replace(form, source_pixels=noise is True, noise_shift=noise == "latents")
     if form.frames and form.size:
         return form
     shape = getattr(model, "working_shape", None)
@@ -156,9 +159,10 @@ def check_cache(rows: pa.Table, form: Form, trainer: Trainer | None) -> None:
     """Refuse cached latents among the rows that were not made for the trainer's model and this form.
 
     Raises:
-        InputError: See `check_latents`.
+        InputError: See `check_latents`; or moments and means are mixed, which cannot share a batch.
     """
     checked: set[str] = set()
+    posteriors: dict[str, str] = {}
     start = 0
     for chunk in rows["folder"].chunks:  # folder after folder, so that each chunk is of one
         row = rows.slice(start, 1).to_pylist()[0] if len(chunk) else None
@@ -168,7 +172,13 @@ def check_cache(rows: pa.Table, form: Form, trainer: Trainer | None) -> None:
         checked.add(row["folder"])
         if (data := _read_members(row, {LATENTS}).get(LATENTS)) is not None:
             encoder = getattr(trainer.lightning_module, "encoder_hash", None) if trainer else None
-            check_latents(data, Path(row["folder"]), encoder, form.frames, form.size, form.resize == "crop")
+            crops = form.resize == "crop"
+            check_latents(data, Path(row["folder"]), encoder, form.frames, form.size, crops, form.noise_shift)
+            if (recipe := read_recipe(data)) is not None:
+                posteriors[recipe.posterior] = row["folder"]
+    if len(posteriors) > 1:
+        told = " and ".join(f"the {kind} in {folder}" for kind, folder in sorted(posteriors.items()))
+        raise InputError(f"cached latents of one stage are all moments or all means, but there are {told}")
 
 
 def read_sample(row: dict[str, Any], form: Form, place: Place = CENTRE) -> Sample:
@@ -219,12 +229,15 @@ def _read_members(row: dict[str, Any], names: set[str]) -> dict[str, bytes]:
 def _read_cached(members: dict[str, bytes], form: Form, place: Place) -> tuple[dict[str, torch.Tensor], Window | None]:
     """Latents at the window of the form; with them the source's pixels, whole, where they are asked for and stored."""
     latents = unpack_latents(members[LATENTS])
+    noise_shift = latents.pop(NOISE_SHIFT, None)
     shape = latents["edited"].shape[-2:]
     window = None
     if form.size and form.resize == "crop" and tuple(shape) != tuple(side // PIXELS_PER_LATENT for side in form.size):
         top, left, height, width = window = _place_window(tuple(shape), form.size, place)
         latents = {side: cut[..., top : top + height, left : left + width] for side, cut in latents.items()}
-    tensors = {f"{side}_latents": values.contiguous() for side, values in latents.items()}
+    tensors = {f"{name}_latents" if name in SIDES else name: values.contiguous() for name, values in latents.items()}
+    if form.noise_shift and noise_shift is not None:
+        tensors[NOISE_SHIFT] = noise_shift
     recipe = read_recipe(members[LATENTS])
     if SOURCE in members and recipe is not None:
         resize: Any = recipe.resize

@@ -30,6 +30,9 @@ PIXELS_PER_LATENT, FRAMES_PER_LATENT = 8, 4
 """Pixels a side, and frames, that one latent stands for; the first frame has one of its own: F = 1 + 4 (T - 1)."""
 Window = tuple[int, int, int, int]
 """Top, left, height and width in latents."""
+NOISE_STRENGTHS = (0.025, 0.05, 0.1, 0.2)
+"""Standard deviations of noise on a source's pixels, on the -1..1 scale, whose effect on its latents is measured; those
+of a training are exp(N(-3, 0.5^2)) as released: 0.018 to 0.135 within two standard deviations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +137,13 @@ class Position:
     step: int
 
 
+TENSORS = (
+    *("source", "edited", "source_latents", "edited_latents"),
+    *("source_log_variance", "edited_log_variance", "noise_shift"),
+)
+"""The tensors of an `EditBatch`."""
+
+
 @dataclass(frozen=True, slots=True)
 class EditBatch:
     """What an editor is fed: B samples of one shape.
@@ -145,6 +155,12 @@ class EditBatch:
         edited: B F C H W, uint8; None when editing without a target, or where only latents are known.
         source_latents: B T C h w, cached; None when they are to be encoded from `source`.
         edited_latents: B T C h w, cached; None when they are to be encoded from `edited`.
+        source_log_variance: B T C h w: the log-variance of the posterior whose mean `source_latents` are; None takes
+            these as they are.
+        edited_log_variance: B T C h w, likewise of `edited_latents`.
+        noise_shift: B K 2 2 C: by how much noise of each of the K `NOISE_STRENGTHS` on the source's pixels moves its
+            latents, as mean and standard deviation, of the first latent frame and of later ones, in each channel; None
+            where that was not measured.
         source_captions: B descriptions of the sources; empty where none is known.
         edited_captions: B descriptions of the edited clips; empty where none is known.
         origins: B origins.
@@ -161,6 +177,9 @@ class EditBatch:
     edited: torch.Tensor | None = None
     source_latents: torch.Tensor | None = None
     edited_latents: torch.Tensor | None = None
+    source_log_variance: torch.Tensor | None = None
+    edited_log_variance: torch.Tensor | None = None
+    noise_shift: torch.Tensor | None = None
     source_captions: tuple[str, ...] = ()
     edited_captions: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
@@ -185,8 +204,7 @@ class EditBatch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, function: Any) -> EditBatch:
-        names = ("source", "edited", "source_latents", "edited_latents")
-        tensors = {name: getattr(self, name) for name in names}
+        tensors = {name: getattr(self, name) for name in TENSORS}
         return replace(self, **{name: function(value) for name, value in tensors.items() if value is not None})
 
 

@@ -15,8 +15,16 @@ from insvie_lightning.batch import Clip
 from insvie_lightning.builders.latents import EncodeLatents, Unfaithful
 from insvie_lightning.cli import main
 from insvie_lightning.errors import InputError
-from insvie_lightning.nets.latents import decode_latents, encode_pixels, to_device_pixels
-from insvie_lightning.shards.latents import LATENTS, LatentRecipe, read_recipe, unpack_latents
+from insvie_lightning.nets.latents import decode_latents, encode_pixels, encode_posterior, to_device_pixels
+from insvie_lightning.shards.latents import (
+    LATENTS,
+    LOG_VARIANCES,
+    NOISE_SHIFT,
+    SIDES,
+    LatentRecipe,
+    read_recipe,
+    unpack_latents,
+)
 from insvie_lightning.shards.manifest import open_manifest
 from insvie_lightning.shards.read import decode_triplet, iterate_samples
 from insvie_lightning.shards.verify import verify
@@ -64,7 +72,7 @@ def test_latents_are_those_of_the_clips_and_decode_to_them(toy_shards: Path, lat
 
 def test_every_file_says_how_it_was_made(latents: Path) -> None:
     for _, members in iterate_samples(latents):
-        recipe = LatentRecipe(hash_encoder("toy"), 9, (64, 96), "cover", "bfloat16")
+        recipe = LatentRecipe(hash_encoder("toy"), 9, (64, 96), "cover", "bfloat16", "moments")
         assert read_recipe(members[LATENTS]) == recipe
 
 
@@ -87,7 +95,7 @@ def test_records_are_carried_over(toy_shards: Path, latents: Path) -> None:
 
 def test_a_rerun_adds_nothing(toy_shards: Path, latents: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = files(latents)
-    monkeypatch.setattr("insvie_lightning.builders.latents.encode_pixels", None)
+    monkeypatch.setattr("insvie_lightning.builders.latents.encode_posterior", None)
     assert encode(toy_shards, latents) == 0
     assert files(latents) == before and len(before) >= 4
 
@@ -98,6 +106,7 @@ def test_a_rerun_adds_nothing(toy_shards: Path, latents: Path, monkeypatch: pyte
         ("--model.frames=5", "settings.frames"),
         ("--model.size=[32, 48]", "settings.size"),
         ("--model.dtype=float32", "settings.dtype"),
+        ("--model.posterior=mean", "settings.posterior"),
         ("--trainer.precision=bf16-mixed", "settings.precision"),
         ("--data.limit=8", "input.limit"),
     ],
@@ -176,6 +185,27 @@ def test_clips_are_brought_to_frames_and_size(tmp_path: Path) -> None:
     builder.size = None
     with pytest.raises(InputError, match="differ in shape"):
         builder.make([odd])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("posterior", ["mean", "moments"])
+def test_what_is_stored_of_the_posterior_and_of_noise(tmp_path: Path, posterior: Any) -> None:
+    builder = EncodeLatents(tmp_path, "toy", frames=5, dtype="float32", posterior=posterior)
+    builder.configure_model()
+    triplets = [to_triplet(example("train", index), 5, 32, 48) for index in range(2)]
+    first, other = (packed.members[LATENTS] for packed in builder.make(triplets))  # type: ignore[union-attr]
+    stored = unpack_latents(first)
+    assert read_recipe(first).posterior == posterior  # type: ignore[union-attr]
+    for side, clip in (("source", triplets[0].source), ("edited", triplets[0].edited)):
+        mean, log_variance = encode_posterior(builder.vae, to_device_pixels(torch.from_numpy(clip.frames)[None]))
+        torch.testing.assert_close(stored[side], mean[0], rtol=1e-5, atol=1e-5)
+        if posterior == "moments":
+            torch.testing.assert_close(stored[f"{side}_log_variance"], log_variance[0])
+    assert stored.keys() == {*SIDES, NOISE_SHIFT} | ({*LOG_VARIANCES} if posterior == "moments" else set())
+    assert stored[NOISE_SHIFT].shape == (4, 2, 2, 16) and (stored[NOISE_SHIFT][:, 1] > 0).all()
+    assert not torch.equal(stored[NOISE_SHIFT], unpack_latents(other)[NOISE_SHIFT])
+    (again,) = builder.make(triplets[:1])
+    assert again.members[LATENTS] == first  # type: ignore[union-attr]
 
 
 def test_a_stage_on_latents_decodes_no_video(latents: Path, monkeypatch: pytest.MonkeyPatch) -> None:

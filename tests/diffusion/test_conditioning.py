@@ -1,6 +1,7 @@
 """Condition dropout: rates of the four cells, what is zeroed; noise on the source; identity pairs."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,11 +10,13 @@ from insvie_lightning.batch import EditBatch
 from insvie_lightning.diffusion.conditioning import (
     CELLS,
     ConditionDropout,
+    add_latent_noise,
     add_source_noise,
     draw_cells,
     draw_identity_pairs,
     drop_conditions,
     make_identity_pairs,
+    noise_shift_at,
 )
 from insvie_lightning.errors import InputError
 
@@ -71,6 +74,34 @@ def test_source_noise_has_the_released_strength() -> None:
     assert float(noise.mean()) == pytest.approx(0, abs=1e-3)
 
 
+def test_the_effect_of_noise_is_read_between_the_measured_strengths() -> None:
+    measured = torch.tensor([1.0, 3.0, 4.0, 6.0]).reshape(1, 4, 1, 1, 1).repeat(6, 1, 2, 2, 5)
+    measured[:, :, 1] *= 10
+    measured[:, :, :, 1] += 100
+    sigma = torch.tensor([0.0, 0.0125, 0.025, 0.0375, 0.1, 0.3])
+    mean, std = noise_shift_at(measured, sigma)
+    expected = torch.tensor([0, 0.5, 1, 2, 4, 8])
+    assert mean.shape == std.shape == (6, 2, 5)
+    torch.testing.assert_close(mean[:, 0], expected[:, None].expand(6, 5))
+    torch.testing.assert_close(std[:, 0], 10 * expected[:, None].expand(6, 5))
+    assert mean[2, 1].tolist() == pytest.approx([101.0] * 5) and std[4, 1].tolist() == pytest.approx([140.0] * 5)
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_noise_on_latents_has_the_measured_mean_and_deviation(frames: int) -> None:
+    shift = torch.zeros(64, 4, 2, 2, 2)
+    shift[:, :, 0, 0, 1], shift[:, :, 1, 0], shift[:, :, 1, 1, 0] = 5.0, 2.0, 1.0  # from 0.025 on, at any strength
+    clean = torch.full((64, frames, 2, 16, 16), 0.5)
+    sigma = (-3 + 0.5 * torch.randn(64, generator=torch.Generator().manual_seed(0))).exp()
+    rise = (sigma / 0.025).clamp(max=1).reshape(-1, 1, 1, 1, 1)
+    moved = (add_latent_noise(clean, shift, torch.Generator().manual_seed(0)) - clean) / rise
+    assert moved[:, 0].mean((0, 2, 3)).tolist() == pytest.approx([0, 5], abs=0.06)
+    assert moved[:, 0].std((0, 2, 3)).tolist() == pytest.approx([2, 2], rel=0.03)
+    if frames > 1:
+        assert moved[:, 1:].mean((0, 1, 3, 4)).tolist() == pytest.approx([0, 0], abs=0.03)
+        assert moved[:, 1:].std((0, 1, 3, 4)).tolist() == pytest.approx([1, 0], abs=0.02)
+
+
 def named(keys: list[str], origin: str = "real") -> EditBatch:
     return EditBatch(tuple(keys), ("x",) * len(keys), origins=(origin,) * len(keys))
 
@@ -113,3 +144,6 @@ def test_a_chosen_sample_shows_its_source_and_asks_for_nothing(kind: str) -> Non
     assert torch.equal(getattr(identity, names[0]), source)
     assert torch.equal(getattr(identity, names[1]), torch.stack([edited[0], source[1], edited[2]]))
     assert make_identity_pairs(EditBatch(("a",), ("x",)), (True,)) == EditBatch(("a",), ("",))
+    spread = replace(batch, source_log_variance=source, edited_log_variance=edited)
+    expected = torch.stack([edited[0], source[1], edited[2]])
+    assert torch.equal(make_identity_pairs(spread, (False, True, False)).edited_log_variance, expected)  # type: ignore[arg-type]

@@ -118,6 +118,11 @@ def test_source_noise_is_for_training_only(make_editor: Make, batch: EditBatch) 
     assert same == [True] * 4 + [False, True] + [True] * 2
 
 
+def test_an_unknown_mode_of_noise_is_named(make_editor: Make) -> None:
+    with pytest.raises(InputError, match="source_noise is 'pixels'; legal are true, latents and false"):
+        make_editor(source_noise="pixels")
+
+
 @torch.no_grad()
 def test_identity_pairs_learn_to_copy_when_nothing_is_asked(make_editor: Make, batch: EditBatch) -> None:
     settings = {"condition_dropout": NO_DROPOUT, "random_weights": True}

@@ -5,14 +5,26 @@ from dataclasses import replace
 
 import pytest
 import torch
+from diffusers.configuration_utils import FrozenDict
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import Tensor
 
-from insvie_lightning.batch import EditBatch, Position, Window, collate
+from insvie_lightning.batch import NOISE_STRENGTHS, EditBatch, Position, Window, collate
 from insvie_lightning.diffusion.conditioning import ConditionDropout
 from insvie_lightning.editors import InsViE
+from insvie_lightning.editors.objective import encode_clips
 from insvie_lightning.errors import InputError
-from insvie_lightning.nets.latents import cut_windows, encode_pixels, latent_crop_gap_db, psnr_db, to_device_pixels
+from insvie_lightning.nets.latents import (
+    cut_windows,
+    encode_pixels,
+    encode_posterior,
+    latent_crop_gap_db,
+    psnr_db,
+    to_device_pixels,
+)
 from insvie_lightning.nets.perceptual import PerceptualLoss
+from insvie_lightning.shards.latents import LOG_VARIANCES, SIDES, LatentRecipe, pack_latents, unpack_latents
 from insvie_lightning.toy.edits import example, to_triplet
 
 Make = Callable[..., InsViE]
@@ -52,14 +64,46 @@ def editor(make_editor: Make) -> InsViE:
 
 
 def test_cached_training_is_online_training(editor: InsViE, whole: EditBatch, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Online, the posterior is sampled, from the generator that noise is drawn from: take its mode, as the cache does.
-    monkeypatch.setattr(
-        "insvie_lightning.editors.objective.encode_pixels", lambda vae, pixels, _: encode_pixels(vae, pixels)
-    )
+    """With the mean alone: online, the posterior is sampled, from the generator that noise is drawn from."""
+    monkeypatch.setattr("insvie_lightning.editors.objective.sample_posterior", lambda mean, *_: mean)
     online, cached = losses(editor, whole), losses(editor, cache(editor, whole))
     torch.testing.assert_close(cached, online, rtol=1e-5, atol=0)
     moved = replace(whole, windows=WINDOWS[::-1])
     assert ((losses(editor, moved) - online).abs() > 1e-3 * online).all()
+
+
+@pytest.fixture
+def wide(editor: InsViE, monkeypatch: pytest.MonkeyPatch) -> InsViE:
+    """An editor whose autoencoder has a posterior of deviations about 0.1 and a scaling factor, as CogVideoX's has."""
+    encode = editor.vae.encode
+
+    def spread(pixels: Tensor) -> AutoencoderKLOutput:
+        mean = encode(pixels).latent_dist.mean
+        return AutoencoderKLOutput(latent_dist=DiagonalGaussianDistribution(torch.cat([mean, mean.sin() - 4.6], 1)))
+
+    monkeypatch.setattr(editor.vae, "encode", spread)
+    monkeypatch.setattr(editor.vae, "_internal_dict", FrozenDict({**editor.vae.config, "scaling_factor": 1.5}))
+    return editor
+
+
+def test_a_cache_of_moments_is_sampled_as_online_training_samples(wide: InsViE, whole: EditBatch) -> None:
+    recipe = LatentRecipe("abc", 5, (64, 96), "cover", "float32", "moments")
+    with torch.no_grad():
+        moments = [encode_posterior(wide.vae, to_device_pixels(clip)) for clip in (whole.source, whole.edited)]  # type: ignore[arg-type]
+    samples = []
+    for place, window in enumerate(WINDOWS):
+        (source, source_lv), (edited, edited_lv) = ([moment[place] for moment in pair] for pair in moments)
+        named = dict(zip((*SIDES, *LOG_VARIANCES), (source, edited, source_lv, edited_lv), strict=True))
+        stored = unpack_latents(pack_latents(named, recipe))
+        samples.append({name: cut_windows(value[None], [window])[0] for name, value in stored.items()})
+    tensors = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+    tensors = {f"{name}_latents" if name in SIDES else name: value for name, value in tensors.items()}
+    cached = replace(whole, source=None, edited=None, windows=(), **tensors)
+    online = losses(wide, whole)
+    torch.testing.assert_close(losses(wide, cached), online, rtol=1e-5, atol=0)
+    means = losses(wide, replace(cached, source_log_variance=None, edited_log_variance=None))
+    assert ((means - online).abs() > 1e-4 * online).all()
+    assert (encode_clips(wide.vae, cached, torch.Generator().manual_seed(0))[0] - tensors["source_latents"]).std() > 0.1
 
 
 def test_a_bfloat16_cache_costs_little(editor: InsViE, whole: EditBatch) -> None:
@@ -97,6 +141,8 @@ def test_operations_are_those_of_what_is_encoded(make_editor: Make, whole: EditB
     one = make_editor(source_noise=True).flops_per_sample(replace(cached, source=whole.source, windows=WINDOWS))
     both = editor.flops_per_sample(whole)
     assert one - none == both - one > 0
+    fast = replace(cached, noise_shift=torch.zeros(4, len(NOISE_STRENGTHS), 2, 2, 16))
+    assert make_editor(source_noise="latents").flops_per_sample(fast) == none
 
 
 def test_lpips_looks_at_the_window(make_editor: Make, whole: EditBatch, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from insvie_lightning.batch import EditBatch, Position, Window
+from insvie_lightning.batch import EditBatch, Position, Window, collate
 from insvie_lightning.editors import InsViE
 from insvie_lightning.editors.objective import (
     Noised,
@@ -18,8 +18,9 @@ from insvie_lightning.editors.objective import (
     weight_of_stage,
 )
 from insvie_lightning.errors import InputError
-from insvie_lightning.nets.latents import cut_windows, encode_pixels, to_device_pixels
+from insvie_lightning.nets.latents import cut_windows, encode_pixels, measure_noise_shift, to_device_pixels
 from insvie_lightning.nets.perceptual import PerceptualLoss
+from insvie_lightning.toy.edits import example, to_triplet
 
 Make = Callable[..., InsViE]
 WINDOWS: tuple[Window, ...] = ((0, 0, 2, 4), (1, 1, 2, 4), (2, 2, 2, 4), (1, 0, 2, 4))
@@ -51,16 +52,48 @@ def test_what_is_cached_is_not_encoded_but_for_its_noise(vae: Any, batch: EditBa
     seen: list[Tensor] = []
     encode = vae.encode
     vae.encode = lambda pixels: (seen.append(pixels), encode(pixels))[1]
-    source, edited = encode_clips(vae, mixed, seeded(), noisy_source=True)
+    source, edited = encode_clips(vae, mixed, seeded(), source_noise=True)
     assert [tuple(pixels.shape) for pixels in seen] == [(4, 3, 5, 32, 48)]
     assert torch.equal(edited, latents["edited_latents"])
     assert source.shape == edited.shape and not torch.allclose(source, latents["source_latents"], atol=1e-2)
-    plain, _ = encode_clips(vae, mixed, seeded(), noisy_source=False)
+    plain, _ = encode_clips(vae, mixed, seeded(), source_noise=False)
     assert plain is latents["source_latents"] and len(seen) == 1
     both = encode_clips(vae, whole, seeded())
     assert len(seen) == 3 and [clip.shape for clip in both] == [(4, 2, 16, 2, 4)] * 2
     with pytest.raises(InputError, match=r"sample '.*' comes from cached latents; .*--model\.keep_source=true"):
-        encode_clips(vae, replace(mixed, source=None), seeded(), noisy_source=True)
+        encode_clips(vae, replace(mixed, source=None), seeded(), source_noise=True)
+
+
+@torch.no_grad()
+def test_noise_on_latents_is_as_strong_as_noise_on_pixels(vae: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fast against exact: both draw the same strengths from one seed, so that they are compared by strength."""
+    clips = collate([to_triplet(example("train", index), 9, 64, 96) for index in range(8)])
+    pixels = to_device_pixels(clips.source)  # type: ignore[arg-type]
+    clean = encode_pixels(vae, pixels)
+    shifts = [measure_noise_shift(vae, clip, seeded(100 + place)) for place, clip in enumerate(pixels)]
+    cached = replace(clips, source=None, edited_latents=clean, source_latents=clean, noise_shift=torch.stack(shifts))
+    exact = torch.stack([encode_clips(vae, clips, seeded(seed), source_noise=True)[0] - clean for seed in range(12)])
+    monkeypatch.setattr(vae, "encode", None)
+    fast = torch.stack([encode_clips(vae, cached, seeded(s), source_noise="latents")[0] - clean for s in range(12)])
+    by_sigma = exact.flatten(2).std(2).flatten().argsort().reshape(4, -1)  # weakest, weak, strong, strongest
+    found, true = (shift.flatten(0, 1)[by_sigma].pow(2).flatten(1).mean(1).sqrt() for shift in (fast, exact))
+    assert true[3] > 2.5 * true[0]
+    torch.testing.assert_close(found, true, rtol=0.03, atol=0)
+    for frames in (slice(0, 1), slice(1, None)):  # noise on the first frame is not averaged over four
+        found, true = (shift[:, :, frames].pow(2).mean((0, 1, 2, 4, 5)).sqrt() for shift in (fast, exact))
+        torch.testing.assert_close(found, true, rtol=0.07, atol=0)
+        assert found.mean() == pytest.approx(float(true.mean()), rel=0.02)
+        means = [shift[:, :, frames].mean((0, 1, 2, 4, 5)) for shift in (fast, exact)]
+        torch.testing.assert_close(means[0] / true, means[1] / true, rtol=0, atol=0.05)
+
+
+def test_noise_on_latents_must_have_been_measured(vae: Any, batch: EditBatch) -> None:
+    latents = torch.zeros(4, 2, 16, 2, 4)
+    cached = replace(batch, source=None, edited=None, source_latents=latents, edited_latents=latents)
+    with pytest.raises(InputError, match=r"sample '.*' was not measured; encode again"):
+        encode_clips(vae, cached, seeded(), source_noise="latents")
+    exact, online = (encode_clips(vae, batch, seeded(), source_noise=noise)[0] for noise in (True, "latents"))  # type: ignore[arg-type]
+    assert torch.equal(online, exact)  # what is encoded has its noise on the pixels
 
 
 def test_a_draw_is_of_its_generator_and_rank(scheduler: Any) -> None:

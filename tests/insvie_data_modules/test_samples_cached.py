@@ -1,6 +1,7 @@
 """What the data modules make of cached latents: windows, the source's pixels, and refusals."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -79,6 +80,46 @@ def test_pixels_are_read_for_a_model_that_adds_noise_to_them(cache: Path) -> Non
         (batch,) = data.train_dataloader()
         assert (batch.source is not None) is noise
         assert len(batch.windows) == 2 * noise
+
+
+def write_cache(folder: Path, posterior: str, extra: tuple[str, ...] = ()) -> Path:
+    recipe = replace(RECIPE, posterior=posterior)
+    with ShardWriter(folder, shard_size=4) as writer:
+        for key in range(2):
+            triplet = to_triplet(example("train", key), frames=9, height=64, width=96)
+            sides = numbered(key)
+            more = {f"{side}_log_variance": values + 0.5 for side, values in sides.items()}
+            more |= {"noise_shift": torch.full((4, 2, 2, 16), float(key))}
+            latents = {**sides, **{name: more[name] for name in extra}}
+            writer.write_members(describe(triplet), {LATENTS: pack_latents(latents, recipe)})
+    return folder
+
+
+def test_moments_and_the_effect_of_noise_are_read(tmp_path: Path) -> None:
+    names = ("source_log_variance", "edited_log_variance", "noise_shift")
+    data = Curriculum(write_cache(tmp_path, "moments", names), [Stage("s1", 1)], batch_size=2, frames=9, size=(32, 48))
+    for noise in (False, True, "latents"):
+        data.trainer = trainer(source_noise=noise)
+        (batch,) = data.train_dataloader()
+        assert torch.equal(batch.source_log_variance, batch.source_latents + 0.5)
+        assert torch.equal(batch.edited_log_variance, batch.edited_latents + 0.5)
+        assert batch.source is None and (batch.noise_shift is not None) is (noise == "latents")
+    keys = [int(value) // 10_000 for value in batch.source_latents[:, 0, 0, 0, 0]]
+    assert batch.noise_shift[:, 0, 0, 0, 0].tolist() == keys
+
+
+def test_noise_that_was_not_measured_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    data = Curriculum(write_cache(tmp_path, "mean"), [Stage("s1", 1)], batch_size=2, frames=9, size=(32, 48))
+    data.trainer = trainer(source_noise="latents")
+    with pytest.raises(InputError, match=r"the effect of noise on the latents in .* was not measured; encode again"):
+        data.train_dataloader()
+
+
+def test_moments_and_means_do_not_share_a_stage(tmp_path: Path) -> None:
+    moments = write_cache(tmp_path / "a", "moments", ("source_log_variance", "edited_log_variance"))
+    rows = load_rows([moments, write_cache(tmp_path / "b", "mean")])
+    with pytest.raises(InputError, match=r"there are the mean in .*b and the moments in .*a"):
+        check_cache(rows, Form(9, (64, 96), "cover"), None)
 
 
 def test_clips_may_be_left_whole(cache: Path, tmp_path: Path) -> None:

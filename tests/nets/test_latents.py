@@ -5,7 +5,16 @@ from typing import Any
 import pytest
 import torch
 
-from insvie_lightning.nets.latents import decode_latents, encode_pixels, encode_prompts, to_device_pixels, to_uint8
+from insvie_lightning.nets.latents import (
+    decode_latents,
+    encode_pixels,
+    encode_posterior,
+    encode_prompts,
+    measure_noise_shift,
+    sample_posterior,
+    to_device_pixels,
+    to_uint8,
+)
 from insvie_lightning.toy.text import build_text_encoder, build_tokenizer
 from insvie_lightning.weights.components import load_vae
 
@@ -67,6 +76,29 @@ def test_a_generator_samples_the_posterior(vae: Any, pixels: torch.Tensor) -> No
     distance = (draw(0) - mode).abs().mean()
     # E |N(0, s)| = 0.798 s; the toy autoencoder's s is next to nothing.
     torch.testing.assert_close(distance, 0.798 * 1.5 * spread.mean(), rtol=0.1, atol=1e-4)
+
+
+def test_the_moments_are_those_of_scaled_latents(vae: Any, pixels: torch.Tensor) -> None:
+    mean, log_variance = encode_posterior(vae, pixels)
+    posterior = vae.encode(pixels.transpose(1, 2)).latent_dist
+    torch.testing.assert_close(mean, encode_pixels(vae, pixels))
+    torch.testing.assert_close((0.5 * log_variance).exp(), 1.5 * posterior.std.transpose(1, 2))
+    drawn = 1.5 * posterior.sample(torch.Generator().manual_seed(0)).transpose(1, 2)
+    torch.testing.assert_close(sample_posterior(mean, log_variance, torch.Generator().manual_seed(0)), drawn)
+
+
+@pytest.mark.parametrize("frames", [1, 13])
+def test_the_effect_of_noise_is_measured_in_the_middle_of_the_start(vae: Any, frames: int) -> None:
+    clip = torch.rand(frames, 3, 16, 160, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+    def measure(clip: torch.Tensor) -> torch.Tensor:
+        return measure_noise_shift(vae, clip, torch.Generator().manual_seed(1))
+
+    shift = measure(clip)
+    assert shift.shape == (4, 2, 2, 16) and (shift[:, 1, 0] > 0).all()
+    assert torch.equal(shift, measure(clip[:9, :, :, 16:144]))
+    assert (shift[:, :, 1] == 0).all() if frames == 1 else (shift[:, 1, 1] > 0).all()
+    assert (shift[1:, 1, 0] > shift[:-1, 1, 0]).all()
 
 
 def test_samples_of_a_batch_do_not_mix(vae: Any, pixels: torch.Tensor) -> None:

@@ -26,8 +26,8 @@ def main() -> None:
     _run(f"shards stats {data}")
     _run(
         f"predict -c build_latents --model.base toy --data.shards {data} --model.output {latents} --model.frames 9 "
-        "--model.size [64,96] --data.batch_size 64 --data.num_workers 0 --trainer.accelerator cpu --trainer.devices 1 "
-        "--trainer.precision 32-true"
+        "--model.size [64,96] --model.posterior mean --data.batch_size 64 --data.num_workers 0 "
+        "--trainer.accelerator cpu --trainer.devices 1 --trainer.precision 32-true"
     )
     before = None
     for stage, steps in STEPS.items():

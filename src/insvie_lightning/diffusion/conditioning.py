@@ -7,11 +7,13 @@ video are zero tensors (released InsViE: the T5 output times zero, zero source l
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from insvie_lightning.batch import EditBatch
+from insvie_lightning.batch import NOISE_STRENGTHS, EditBatch
 from insvie_lightning.errors import InputError
 
 
@@ -55,12 +57,52 @@ def drop_conditions(source_latents: Tensor, prompt_embeds: Tensor, cells: Tensor
     return source_latents * keep_video, prompt_embeds * keep_text
 
 
+SourceNoise = bool | Literal["latents"]
+"""Noise on the source in training: True on its pixels, before they are encoded; `latents` on cached latents, of the
+strength that noise on the pixels was measured to have there; False none."""
+
+
 def add_source_noise(pixels: Tensor, generator: torch.Generator) -> Tensor:
     """Noise on the source, as released: V_src + sigma N(0, I), sigma = exp(N(-3, 0.5^2)) per sample; B F C H W."""
-    device = pixels.device
-    log_sigma = -3 + 0.5 * torch.randn(len(pixels), generator=generator, device=device)
-    noise = torch.randn(pixels.shape, generator=generator, device=device)
-    return pixels + log_sigma.exp().reshape(-1, 1, 1, 1, 1) * noise
+    sigma = _draw_strengths(pixels, generator)
+    noise = torch.randn(pixels.shape, generator=generator, device=pixels.device)
+    return pixels + sigma.reshape(-1, 1, 1, 1, 1) * noise
+
+
+def add_latent_noise(latents: Tensor, noise_shift: Tensor, generator: torch.Generator) -> Tensor:
+    """What `add_source_noise` does to a source, done to its latents B T C h w without encoding anything.
+
+    An approximation: mean and standard deviation of the shift in every channel are those that were measured, at the
+    drawn strength; but it is normal, alike all over the clip, and independent between channels and places, where an
+    encoder's depends on what is seen and spreads over neighbours. The posterior's variance stays that of the clean
+    source.
+
+    Args:
+        latents: Of clean sources.
+        noise_shift: As of `EditBatch`, B K 2 2 C.
+        generator: Draws the strengths, the same as `add_source_noise` would, then the noise.
+    """
+    mean, std = noise_shift_at(noise_shift, _draw_strengths(latents, generator))
+    noise = torch.randn(latents.shape, generator=generator, device=latents.device)
+    later = latents.shape[1] - 1
+    mean, std = (torch.cat([m[:, :1], m[:, 1:].expand(-1, later, -1)], 1)[..., None, None] for m in (mean, std))
+    return latents + mean + std * noise
+
+
+def noise_shift_at(noise_shift: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the shift at strengths sigma, B: each B 2 C, of the first and of later frames.
+
+    Straight lines between the measured strengths, from nothing at 0, the last one going on.
+    """
+    edges = (0.0, *NOISE_STRENGTHS)
+    rises = [((sigma - low) / (high - low)).clamp(0, None if high == edges[-1] else 1) for low, high in pairwise(edges)]
+    steps = noise_shift.diff(dim=1, prepend=torch.zeros_like(noise_shift[:, :1]))
+    mean, std = torch.einsum("kb,bkmfc->mbfc", torch.stack(rises), steps)
+    return mean, std
+
+
+def _draw_strengths(like: Tensor, generator: torch.Generator) -> Tensor:
+    return (-3 + 0.5 * torch.randn(len(like), generator=generator, device=like.device)).exp()
 
 
 def draw_identity_pairs(batch: EditBatch, share: float, name: str) -> tuple[bool, ...]:
@@ -103,6 +145,7 @@ def make_identity_pairs(batch: EditBatch, chosen: Sequence[bool]) -> EditBatch:
         instructions=tuple("" if one else text for one, text in zip(chosen, batch.instructions, strict=True)),
         edited=take(batch.edited, batch.source),
         edited_latents=take(batch.edited_latents, batch.source_latents),
+        edited_log_variance=take(batch.edited_log_variance, batch.source_log_variance),
         edited_captions=tuple(
             source if one else edited
             for one, source, edited in zip(chosen, batch.source_captions, batch.edited_captions, strict=False)

@@ -29,9 +29,9 @@ def flops_per_sample(editor: Any, batch: EditBatch) -> int:
 
     Args:
         editor: An `InsViE` whose model is configured.
-        batch: Of pixels or cached latents; with `source_noise` the source is encoded all the same.
+        batch: Of pixels or cached latents; with `source_noise` on pixels the source is encoded all the same.
     """
-    clips = [batch.edited, batch.source if batch.source_latents is None or editor.source_noise else None]
+    clips = [batch.edited, batch.source if batch.source_latents is None or editor.source_noise is True else None]
     encoded = [(clip.shape[1], clip.shape[3], clip.shape[4]) for clip in clips if clip is not None]
     if batch.edited_latents is not None:
         frames, _, height, width = batch.edited_latents.shape[1:]

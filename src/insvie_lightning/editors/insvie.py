@@ -19,6 +19,7 @@ from insvie_lightning.batch import Clip, EditBatch, EditedVideos, Position
 from insvie_lightning.diffusion.conditioning import (
     CELLS,
     ConditionDropout,
+    SourceNoise,
     count_cells,
     draw_cells,
     draw_identity_pairs,
@@ -77,7 +78,10 @@ class InsViE(LightningModule):
         warmup_steps: Linear warm-up of every stage.
         condition_dropout: Shares of samples trained without text and without source.
         frame_weight_mix: 0.5 in the released code, 0 in the paper (see `losses.frame_weights`).
-        source_noise: Add the released code's pixel noise to the source before it is encoded.
+        source_noise: The released code's noise on the source, in training. `true` adds it to the pixels before they are
+            encoded, which cached latents cannot spare. `latents` adds to cached latents what such noise was measured
+            to do to them, an approximation (see `add_latent_noise`) that encodes nothing; a source whose latents are
+            not cached has it on its pixels.
         identity_pairs: Share of real and static samples that are trained as source -> source with an empty sentence.
             The released data set appends such a pair to 5 % of its rows, a share of 0.048; the paper has none.
         lpips_weight: w in loss = (1 - w) v-MSE + w LPIPS; one value, or one for each stage of a curriculum.
@@ -110,7 +114,7 @@ class InsViE(LightningModule):
         warmup_steps: int = 100,
         condition_dropout: ConditionDropout = ConditionDropout(),  # noqa: B008 (frozen)
         frame_weight_mix: float = 0.5,
-        source_noise: bool = False,
+        source_noise: SourceNoise = False,
         identity_pairs: float = 0.0,
         lpips_weight: float | list[float] = 0.0,
         perceptual: PerceptualLoss = PerceptualLoss(),  # noqa: B008 (frozen)
@@ -126,6 +130,8 @@ class InsViE(LightningModule):
         super().__init__()
         if not 0 <= identity_pairs <= 1:
             raise InputError(f"identity_pairs is {identity_pairs}; legal are values from 0 to 1")
+        if source_noise not in (True, False, "latents"):
+            raise InputError(f"source_noise is {source_noise!r}; legal are true, latents and false")
         self.base, self.start_from = base, start_from
         self.lora_rank, self.lora_alpha, self.trainable = lora_rank, lora_alpha, trainable
         self.lr, self.betas, self.weight_decay = lr, betas, weight_decay

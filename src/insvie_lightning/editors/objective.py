@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from insvie_lightning.batch import PIXELS_PER_LATENT, EditBatch, Position
-from insvie_lightning.diffusion.conditioning import add_source_noise
+from insvie_lightning.diffusion.conditioning import SourceNoise, add_latent_noise, add_source_noise
 from insvie_lightning.diffusion.schedule import add_noise, clean_from_velocity, stratified_timesteps, velocity
 from insvie_lightning.errors import InputError
-from insvie_lightning.nets.latents import cut_windows, encode_pixels, to_device_pixels
+from insvie_lightning.nets.latents import cut_windows, encode_posterior, sample_posterior, to_device_pixels
 from insvie_lightning.nets.perceptual import PerceptualLoss, chunk_lpips
 
 
@@ -48,35 +48,54 @@ class Noised:
 
 
 def encode_clips(
-    vae: Any, batch: EditBatch, generator: torch.Generator, noisy_source: bool = False
+    vae: Any, batch: EditBatch, generator: torch.Generator, source_noise: SourceNoise = False
 ) -> tuple[Tensor, Tensor]:
     """Latents of source and edited clips, B T C h w: the cached ones, or encoded here.
 
     Args:
         vae: See `encode_pixels`.
         batch: Of pixels, latents or both.
-        generator: Samples the posteriors and draws the noise.
-        noisy_source: Add the released code's noise to the source's pixels (`add_source_noise`).
+        generator: Draws the noise and samples the posteriors, of the latents that are used only: windows are cut first,
+            so that cached and encoded moments are sampled alike. Cached latents without a log-variance stay as they
+            are.
+        source_noise: The released code's noise on the source. With `latents`, a source whose latents are not cached is
+            encoded, and has the noise on its pixels.
 
     Raises:
-        InputError: There is to be noise, but the source's pixels are not there.
+        InputError: There is to be noise, but the source's pixels are not there, or its effect was not measured.
     """
-    if noisy_source and batch.source is None:
+    if source_noise is True and batch.source is None:
         raise InputError(
             f"source_noise is added to pixels, but sample {batch.keys[0]!r} comes from cached latents; set "
-            "--model.source_noise=false, train on shards of videos, or encode with --model.keep_source=true"
+            "--model.source_noise=latents or false, train on shards of videos, or encode with --model.keep_source=true"
         )
 
+    @torch.no_grad()
     def encode(clip: Tensor | None, noisy: bool = False) -> Tensor:
         assert clip is not None
         pixels = to_device_pixels(clip)
-        pixels = add_source_noise(pixels, generator) if noisy else pixels
-        with torch.no_grad():
-            return cut_windows(encode_pixels(vae, pixels, generator), batch.windows)
+        moments = encode_posterior(vae, add_source_noise(pixels, generator) if noisy else pixels)
+        return sample(*(cut_windows(moment, batch.windows) for moment in moments))
+
+    def sample(mean: Tensor, log_variance: Tensor | None) -> Tensor:
+        return mean if log_variance is None else sample_posterior(mean, log_variance, generator)
 
     source, edited = batch.source_latents, batch.edited_latents
-    z_source = encode(batch.source, noisy_source) if noisy_source or source is None else source
-    return z_source, encode(batch.edited) if edited is None else edited
+    if source is None or source_noise is True:
+        z_source = encode(batch.source, noisy=bool(source_noise))
+    else:
+        source = _add_measured_noise(source, batch, generator) if source_noise else source
+        z_source = sample(source, batch.source_log_variance)
+    return z_source, encode(batch.edited) if edited is None else sample(edited, batch.edited_log_variance)
+
+
+def _add_measured_noise(latents: Tensor, batch: EditBatch, generator: torch.Generator) -> Tensor:
+    if batch.noise_shift is None:
+        raise InputError(
+            f"the effect of noise on the cached latents of sample {batch.keys[0]!r} was not measured; encode again "
+            "(`insvie predict -c build_latents`), or set --model.source_noise=false"
+        )
+    return add_latent_noise(latents, batch.noise_shift, generator)
 
 
 def draw_noised(latents: Tensor, scheduler: Any, generator: torch.Generator, rank: int, world_size: int) -> Noised:

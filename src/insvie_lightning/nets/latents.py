@@ -1,5 +1,6 @@
 """Between pixels and latents: the frozen encoders in front of a video diffusion transformer, as functions."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,11 @@ import torch
 from diffusers import AutoencoderKLCogVideoX
 from torch import Tensor, nn
 
-from insvie_lightning.batch import PIXELS_PER_LATENT, Window
+from insvie_lightning.batch import NOISE_STRENGTHS, PIXELS_PER_LATENT, Window
+
+MEASURED_FRAMES, MEASURED_SIDE = 9, 128
+"""Of the part of a clip, at its start and in its middle, on which the effect of noise is measured: three latent frames
+of up to 16 x 16."""
 
 
 def to_device_pixels(pixels: Tensor) -> Tensor:
@@ -30,9 +35,27 @@ def encode_pixels(vae: Any, pixels: Tensor, generator: torch.Generator | None = 
         pixels: F must be 1 + 4k, H and W multiples of 16.
         generator: Samples the posterior; None takes its mode.
     """
+    mean, log_variance = encode_posterior(vae, pixels)
+    return mean if generator is None else sample_posterior(mean, log_variance, generator)
+
+
+def encode_posterior(vae: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """The moments of the posterior of scaled latents: mean, which is its mode, and log-variance, each B T C h w.
+
+    Args:
+        vae: See `encode_pixels`.
+        pixels: See `encode_pixels`.
+    """
     posterior = vae.encode(pixels.to(vae.dtype).transpose(1, 2)).latent_dist
-    latents = posterior.mode() if generator is None else posterior.sample(generator)
-    return latents.transpose(1, 2) * vae.config.scaling_factor
+    scale = vae.config.scaling_factor
+    return posterior.mean.transpose(1, 2) * scale, posterior.logvar.transpose(1, 2) + 2 * math.log(scale)
+
+
+def sample_posterior(mean: Tensor, log_variance: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw latents B T C h w of a posterior; the numbers come in the order that diffusers draws them in, B C T h w."""
+    shape = mean.transpose(1, 2).shape
+    noise = torch.randn(shape, generator=generator, device=mean.device, dtype=mean.dtype).transpose(1, 2)
+    return mean + (0.5 * log_variance).exp() * noise
 
 
 def decode_latents(vae: Any, latents: Tensor) -> Tensor:
@@ -81,6 +104,32 @@ def latent_crop_gap_db(vae: Any, pixels: Tensor, windows: Sequence[Window]) -> T
     cut_before = encode_pixels(vae, cut_windows(pixels, windows, PIXELS_PER_LATENT)).flatten(1).float()
     peak = cut_before.abs().amax(1)
     return 10 * torch.log10(peak.square() / (cut_after - cut_before).square().mean(1))
+
+
+@torch.no_grad()
+def measure_noise_shift(vae: Any, pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """By how much noise on the pixels of a clip moves its latents: one entry of `EditBatch.noise_shift`, K 2 2 C.
+
+    A part of the clip is encoded without noise and once with each strength. The shift is that of the posterior's mean;
+    its mean and standard deviation are over all places of the part. Where there is no later latent frame, its are 0.
+
+    Args:
+        vae: See `encode_pixels`.
+        pixels: One clip, F 3 H W in [-1, 1].
+        generator: Draws the noise, on the CPU, so that all devices measure with the same.
+    """
+    height, width = (min(side, MEASURED_SIDE) for side in pixels.shape[-2:])
+    top, left = (pixels.shape[-2] - height) // 2, (pixels.shape[-1] - width) // 2
+    part = pixels[:MEASURED_FRAMES, :, top : top + height, left : left + width]
+    noise = torch.randn((len(NOISE_STRENGTHS), *part.shape), generator=generator).to(part.device)
+    strengths = torch.tensor(NOISE_STRENGTHS, device=part.device).reshape(-1, 1, 1, 1, 1)
+    clean, noisy = encode_pixels(vae, torch.cat([part[None], part + strengths * noise])).float().split([1, len(noise)])
+    shift = noisy - clean
+    measured = torch.zeros(len(noise), 2, 2, shift.shape[2], device=shift.device)
+    for place, frames in enumerate((shift[:, :1], shift[:, 1:])):
+        if frames.shape[1]:
+            measured[:, 0, place], measured[:, 1, place] = frames.mean((1, 3, 4)), frames.std((1, 3, 4))
+    return measured
 
 
 @torch.no_grad()

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 LATENTS = "latents.safetensors"
 SIDES = ("source", "edited")
+LOG_VARIANCES = ("source_log_variance", "edited_log_variance")
+NOISE_SHIFT = "noise_shift"
+"""Names of the tensors of a file: latents, with moments their log-variances, and the effect of noise on the source."""
 _AGAIN = "encode again into another folder (`insvie predict -c build_latents`)"
 
 
@@ -29,6 +32,7 @@ class LatentRecipe:
         size: Height and width in pixels that clips were brought to; None leaves each clip's own.
         resize: How: `cover` or `stretch`.
         dtype: Of the stored numbers.
+        posterior: What is stored of it: its `mean`, or its `moments`, mean and log-variance.
     """
 
     encoder: str
@@ -36,20 +40,30 @@ class LatentRecipe:
     size: tuple[int, int] | None
     resize: str
     dtype: str
+    posterior: str = "mean"
 
 
 def pack_latents(latents: Mapping[str, torch.Tensor], recipe: LatentRecipe) -> bytes:
-    """The file of a sample: latents T C h w of `source` and `edited`, in the recipe's dtype."""
+    """The file of a sample, in the recipe's dtype but for the effect of noise, which is float32.
+
+    Args:
+        latents: T C h w of `source` and `edited`; for `moments`, their log-variances, T C h w, too; and the effect of
+            noise where it was measured (see `EditBatch.noise_shift`).
+        recipe: How they were made.
+    """
     import torch
     from safetensors.torch import save
 
     kind = getattr(torch, recipe.dtype)
-    tensors = {side: value.to("cpu", kind).contiguous() for side, value in latents.items()}
+    tensors = {
+        name: value.to("cpu", torch.float32 if name == NOISE_SHIFT else kind).contiguous()
+        for name, value in latents.items()
+    }
     return save(tensors, metadata={"recipe": json.dumps(asdict(recipe))})
 
 
 def unpack_latents(data: bytes) -> dict[str, torch.Tensor]:
-    """Latents T C h w of `source` and `edited`, float32.
+    """Latents T C h w of `source` and `edited`, and what else is stored of them (see `pack_latents`), float32.
 
     Raises:
         InputError: The file is broken, or lacks one of them.
@@ -59,7 +73,8 @@ def unpack_latents(data: bytes) -> dict[str, torch.Tensor]:
 
     try:
         latents = load(data)
-        return {side: latents[side].float() for side in SIDES}
+        names = [*SIDES, *(name for name in (*LOG_VARIANCES, NOISE_SHIFT) if name in latents)]
+        return {name: latents[name].float() for name in names}
     except (SafetensorError, KeyError) as error:
         raise InputError(f"{LATENTS} is broken or lacks one of its tensors source and edited: {error}") from None
 
@@ -81,6 +96,7 @@ def check_latents(
     frames: int | None,
     size: tuple[int, int] | None,
     crops: bool,
+    noisy: bool = False,
 ) -> None:
     """Refuse to feed a run from latents that were not made for it.
 
@@ -91,9 +107,11 @@ def check_latents(
         frames: Number of frames of the run; None takes any.
         size: Height and width in pixels of the run; None takes any.
         crops: Whether the run cuts windows of `size`, so that the latents may be larger.
+        noisy: Whether the run adds the measured effect of noise to them.
 
     Raises:
-        InputError: They are stale: of another autoencoder, number of frames or size, or of nobody knows what.
+        InputError: They are stale: of another autoencoder, number of frames or size, or of nobody knows what; or the
+            effect of noise was not measured.
     """
     recipe = read_recipe(data)
     if recipe is None:
@@ -108,9 +126,15 @@ def check_latents(
             f"the latents in {folder} are of {recipe.frames} frames, the run is of {frames}; set --data.frames "
             f"{recipe.frames}, or {_AGAIN} with --model.frames {frames}"
         )
+    latents = unpack_latents(data)
+    if noisy and NOISE_SHIFT not in latents:
+        raise InputError(
+            f"the effect of noise on the latents in {folder} was not measured; {_AGAIN}, or set --model.source_noise "
+            "false"
+        )
     if size is None:
         return
-    height, width = (PIXELS_PER_LATENT * side for side in unpack_latents(data)["edited"].shape[-2:])
+    height, width = (PIXELS_PER_LATENT * side for side in latents["edited"].shape[-2:])
     fits = size[0] <= height and size[1] <= width and not any(side % PIXELS_PER_LATENT for side in size)
     if not (fits if crops else size == (height, width)):
         legal = "windows of it whose sides are multiples of 8" if crops else "that size, or --data.resize crop"
