@@ -118,6 +118,14 @@ def test_source_noise_is_for_training_only(make_editor: Make, batch: EditBatch) 
     assert same == [True] * 4 + [False, True] + [True] * 2
 
 
+@pytest.mark.parametrize(("said", "meant"), [("true", True), ("false", False), ("latents", "latents")])
+def test_the_mode_of_noise_is_set_from_the_command_line(said: str, meant: bool | str, tmp_path: Path) -> None:
+    options = [f"--model.source_noise={said}", "--trainer.accelerator=cpu", f"--trainer.default_root_dir={tmp_path}"]
+    editor = InsvieCLI(["-c", "s1", "-c", "toy", *options], run=False).model
+    assert isinstance(editor, InsViE)
+    assert editor.source_noise is meant or editor.source_noise == meant == "latents"
+
+
 def test_an_unknown_mode_of_noise_is_named(make_editor: Make) -> None:
     with pytest.raises(InputError, match="source_noise is 'pixels'; legal are true, latents and false"):
         make_editor(source_noise="pixels")

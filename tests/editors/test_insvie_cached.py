@@ -134,6 +134,21 @@ def test_noise_needs_the_source_s_pixels(make_editor: Make, whole: EditBatch) ->
     assert editor.training_step(replace(cached, source=whole.source, windows=WINDOWS), 0).isfinite()
 
 
+def test_noise_on_latents_encodes_nothing_and_is_for_training_only(
+    make_editor: Make, whole: EditBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"random_weights": True, "condition_dropout": NO_DROPOUT}
+    plain, noisy = make_editor(**settings), make_editor(source_noise="latents", **settings)
+    cached = replace(cache(plain, whole), noise_shift=torch.ones(4, len(NOISE_STRENGTHS), 2, 2, 16))
+    monkeypatch.setattr(noisy.vae, "encode", None)
+    with torch.no_grad():
+        trained, held_out = (
+            [editor._loss(cached, torch.Generator().manual_seed(0), training) for editor in (plain, noisy)]
+            for training in (True, False)
+        )
+    assert trained[0] != trained[1] and held_out[0] == held_out[1]
+
+
 def test_operations_are_those_of_what_is_encoded(make_editor: Make, whole: EditBatch) -> None:
     editor = make_editor()
     cached = cache(editor, whole)

@@ -1,6 +1,7 @@
 """Files of cached latents: what they hold, and which runs they are refused to."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,25 @@ def test_latents_and_recipe_come_back(dtype: str, size: tuple[int, int] | None) 
     for side, found in unpack_latents(data).items():
         assert found.dtype == torch.float32
         assert torch.equal(found, LATENTS[side].to(getattr(torch, dtype)).float())
+
+
+def test_moments_come_back_and_the_effect_of_noise_keeps_its_digits() -> None:
+    recipe = replace(RECIPE, dtype="bfloat16", posterior="moments")
+    stored = {**LATENTS, **{f"{side}_log_variance": value - 8 for side, value in LATENTS.items()}}
+    stored |= {"noise_shift": torch.rand(4, 2, 2, 16, generator=torch.Generator().manual_seed(1))}
+    data = pack_latents(stored, recipe)
+    found = unpack_latents(data)
+    assert read_recipe(data) == recipe and found.keys() == stored.keys()
+    assert torch.equal(found["noise_shift"], stored.pop("noise_shift"))
+    assert all(torch.equal(found[name], value.bfloat16().float()) for name, value in stored.items())
+    del stored["edited_log_variance"]
+    with pytest.raises(InputError, match=r"lacks one of its tensors: .*edited_log_variance"):
+        unpack_latents(pack_latents(stored, recipe))
+
+
+def test_a_file_from_before_moments_is_of_means() -> None:
+    told = json.dumps({name: value for name, value in asdict(RECIPE).items() if name != "posterior"})
+    assert read_recipe(save(LATENTS, metadata={"recipe": told})) == RECIPE and RECIPE.posterior == "mean"
 
 
 @pytest.mark.parametrize("data", [b"", b"no latents at all", save({"source": torch.zeros(2)})])

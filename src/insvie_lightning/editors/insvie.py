@@ -241,7 +241,7 @@ class InsViE(LightningModule):
         return flops_per_sample(self, batch)
 
     def _loss(self, batch: EditBatch, generator: torch.Generator, training: bool) -> Tensor:
-        z_source, z_edited = encode_clips(self.vae, batch, generator, self.source_noise and training)
+        z_source, z_edited = encode_clips(self.vae, batch, generator, self.source_noise if training else False)
         prompts = self._embed(batch.instructions)
         noised = draw_noised(z_edited, self.scheduler, generator, self.global_rank, self._world_size)
         if training:

@@ -72,11 +72,12 @@ def unpack_latents(data: bytes) -> dict[str, torch.Tensor]:
     from safetensors.torch import load
 
     try:
-        latents = load(data)
-        names = [*SIDES, *(name for name in (*LOG_VARIANCES, NOISE_SHIFT) if name in latents)]
+        latents, recipe = load(data), read_recipe(data)
+        moments = recipe is not None and recipe.posterior == "moments"
+        names = SIDES + LOG_VARIANCES * moments + (NOISE_SHIFT,) * (NOISE_SHIFT in latents)
         return {name: latents[name].float() for name in names}
     except (SafetensorError, KeyError) as error:
-        raise InputError(f"{LATENTS} is broken or lacks one of its tensors source and edited: {error}") from None
+        raise InputError(f"{LATENTS} is broken or lacks one of its tensors: {error}") from None
 
 
 def read_recipe(data: bytes) -> LatentRecipe | None:
