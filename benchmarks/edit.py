@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -58,7 +57,7 @@ from insvie_lightning.batch import EditBatch
 from insvie_lightning.diffusion.guidance import Guidance
 from insvie_lightning.editors.editor import Editor
 from insvie_lightning.editors.flops import edit_flops
-from insvie_lightning.nets.execution import compile_blocks, to_channels_last
+from insvie_lightning.nets.execution import compile_blocks
 from insvie_lightning.nets.latents import decode_latents, encode_pixels, encode_prompts, to_device_pixels
 
 STEPS = 50
@@ -70,6 +69,8 @@ RATIOS = {
     "two branches against stock": ("stock", "ours short"),
     "compiled against eager, both ours": ("ours eager", "ours"),
 }
+RARE = ("ours short", "offload")
+"""Timed once, after all others."""
 
 
 @dataclass
@@ -103,7 +104,7 @@ def laps(network: nn.Module, setting: Setting) -> Iterator[Laps]:
 
     def end(_module: nn.Module, _inputs: Any, output: Any) -> None:
         if found.first is None:
-            found.first = output[0].detach().float().cpu()
+            found.first = output[0].detach().clone()
 
     hooks = network.register_forward_pre_hook(begin), network.register_forward_hook(end)
     try:
@@ -115,7 +116,7 @@ def laps(network: nn.Module, setting: Setting) -> Iterator[Laps]:
 
 @dataclass(frozen=True)
 class Edit:
-    """What an edit was like: its steps' seconds, the first output of the network, and the pixels."""
+    """What an edit was like: the seconds of its steps, the first output of the network, and the pixels."""
 
     steps: list[float]
     first: Tensor
@@ -181,14 +182,13 @@ def make_ways(
         Editor.place(own, setting.device, setting.dtype)
     compile_blocks(stocks[1], setting.size.compile_backend)
     last = eager.vae  # with channels last
-    to_channels_last(last)
 
     def watched(network: nn.Module, run: Callable[[int], Tensor]) -> Callable[[int], Edit]:
         def edit(count: int) -> Edit:
             with laps(network, setting) as found:
                 pixels = run(count)
             assert found.first is not None
-            return Edit(found.steps(setting), found.first, pixels.float().cpu())
+            return Edit(found.steps(setting), found.first, pixels)
 
         return edit
 
@@ -242,21 +242,23 @@ def measure(
     """Time the ways (all, or those named), compare what they give, and if asked run whole edits."""
     edits, ways, flops = make_ways(setting, steps, frames)
     ways = {name: way for name, way in ways.items() if not only or name in only}
-    timings = side_by_side(ways, setting, rounds, until=until)
+    often = {name: way for name, way in ways.items() if name not in RARE}
+    timings = side_by_side(often, setting, rounds, until=until)
+    complete = {}
+    for name in ("ours", "stock"):
+        if whole and name in ways and not timings[name].failed:
+            run = Way(lambda run=edits[name]: run(STEPS))  # type: ignore[misc]
+            complete |= side_by_side({name: run}, setting, 1, warm_up=0, until=until)
+    for name in set(ways) - set(often):
+        timings |= side_by_side({name: ways[name]}, setting, 1, warm_up=int(name != "offload"), until=until)
     told = {name: _told(timing, steps, flops, setting.peak_tflops) for name, timing in timings.items()}
     whole_edits = {name: Timing([one["edit_seconds"]]) for name, one in told.items() if "edit_seconds" in one}
-    result = {
+    free(setting)
+    return {
         "benchmark": "edit", "size": setting.size.name, "frames": _clip(setting, frames)[0], "steps": STEPS,
         "ways": told, "ratios": ratios(whole_edits, RATIOS), "guards": guards(timings),
+        "whole": {name: timing.summary() for name, timing in complete.items()},
     }  # fmt: skip
-    if whole:
-        result["whole"] = {}
-        for name in ("ours", "stock"):
-            if name in ways and time.perf_counter() < until and not timings[name].failed:
-                run = Way(lambda run=edits[name]: run(STEPS))  # type: ignore[misc]
-                result["whole"][name] = side_by_side({name: run}, setting, 1, warm_up=0)[name].summary()
-    free(setting)
-    return result
 
 
 def _told(timing: Timing, steps: int, flops: int, peak_tflops: float | None) -> dict[str, Any]:
@@ -304,7 +306,7 @@ def table(result: Mapping[str, Any]) -> list[str]:
             )
         else:
             lines.append(f"  {name:11}{told['seconds']:9.3f} s")
-    whole = [f"  all steps of {name}: {told}" for name, told in result.get("whole", {}).items()]
+    whole = [f"  all steps of {name}: {told}" for name, told in result["whole"].items()]
     return lines + whole + shared_lines(result)
 
 

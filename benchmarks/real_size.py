@@ -87,10 +87,7 @@ TINY = Size(
         "num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 2, "time_embed_dim": 32,
         "text_embed_dim": 32, "sample_width": 6, "sample_height": 4, "sample_frames": 9, "max_text_seq_length": 16,
     },
-    vae={
-        "block_out_channels": (8, 16, 16, 32), "layers_per_block": 1, "norm_num_groups": 4, "sample_height": 32,
-        "sample_width": 48,
-    },
+    vae={"block_out_channels": (8, 16, 16, 32), "layers_per_block": 1, "norm_num_groups": 4},
     perceptual={"random_trunk": True, "net": "squeeze", "crop": None},
 )  # fmt: skip
 
@@ -280,9 +277,9 @@ def weights_bytes(network: nn.Module) -> int:
 
 
 def free(setting: Setting) -> None:
-    """Give memory back that nothing holds any more."""
-    gc.collect()
+    """Give memory of a GPU back that nothing holds any more."""
     if setting.device.type == "cuda":
+        gc.collect()
         torch.cuda.empty_cache()
 
 

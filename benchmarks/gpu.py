@@ -1,0 +1,355 @@
+"""All that is to be known of a GPU in one command: what it can do, and edits, training and VAE beside baselines.
+
+Command:  python benchmarks/gpu.py [--output runs/gpu] [--seconds 490] [--parts calibrate edit ...]
+Hardware: one GPU of 80 GB or more, in under nine minutes; with --tiny any CPU, a minute.
+Needs:    torch, diffusers, transformers, peft, lightning, lpips and av; no weights, no data, no network.
+Result:   results.json and results.txt in the output folder (by default $OUT, or runs/gpu), written anew after every
+          part, so that a run that is cut off leaves what it has; and the table on the screen.
+
+Parts, in this order, each in a box of time; what one leaves is the next one's. All but the last fit into nine minutes;
+what is not reached is told, and another command with `--parts` does it:
+    calibrate   large products, copies, every kernel of attention, 3-D convolutions in both layouts, fp8 products:
+                `mfu` is the share of the best bfloat16 product found here
+    edit        `edit.py`, 25 frames; also all 50 steps of `stock` and `ours`
+    train       `train.py`, 25 frames, the authors' batch of 2
+    vae         `vae.py`, 25 frames
+    edit long   `stock` and `ours`, 49 frames
+    train more  ours on cached latents in a batch of 4
+    train long  `factory no AC` and `ours cached`, 49 frames, batch 1
+Clocks, power and temperature are read by `nvidia-smi` once a second; no setting of the accelerator is changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import edit
+import torch
+import train
+import vae
+from real_size import Setting, free, machine, read_setting
+from torch import Tensor
+from torch.nn import functional as F
+
+from insvie_callbacks.throughput import find_peak_tflops
+from insvie_lightning.nets.attention import time_kernels
+
+GOALS: dict[str, tuple[tuple[str, ...], str, float]] = {
+    "edit of 25 frames, exact, s": (("edit", "ways", "ours", "edit_seconds"), "<=", 13.9),
+    "its peak memory, GB": (("edit", "ways", "ours", "memory_gb"), "<=", 20.0),
+    "times as fast as stock diffusers": (("edit", "ratios", "exact against stock"), ">=", 1.2),
+    "edit of 49 frames, exact, s": (("edit long", "ways", "ours", "edit_seconds"), "<=", 36.0),
+    "training, 25 frames, cached, samples/s": (("train", "ways", "ours cached", "samples_per_second"), ">=", 3.6),
+    "the same in a batch of 4, samples/s": (("train more", "ways", "ours cached", "samples_per_second"), ">=", 3.6),
+    "training, 25 frames, online, samples/s": (("train", "ways", "ours online", "samples_per_second"), ">=", 1.6),
+    "training, 49 frames, cached, samples/s": (("train long", "ways", "ours cached", "samples_per_second"), ">=", 1.27),
+    "times as fast as released, cached": (("train", "ratios", "cached against as released"), ">=", 4.0),
+    "times as fast as released, online": (("train", "ratios", "online against as released"), ">=", 1.8),
+    "encoding 25 frames, s": (("vae", "ways", "encode, ours", "seconds"), "<=", 0.19),
+    "decoding 25 frames, s": (("vae", "ways", "decode, ours", "seconds"), "<=", 0.41),
+}  # fmt: skip
+"""What is asked of an H200: where it stands in the results, and what it should be."""
+SENSORS = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu", "utilization.gpu")
+GRACE_SECONDS = 15.0
+
+
+# ----------------------------------------------------------------------------------------------------- calibration
+
+
+def per_call(call: Callable[[], Any], setting: Setting, count: int = 10) -> float:
+    """Mean seconds of a call, after three that do not count."""
+    for _ in range(3):
+        call()
+    setting.wait()
+    start = time.perf_counter()
+    for _ in range(count):
+        call()
+    setting.wait()
+    return (time.perf_counter() - start) / count
+
+
+def calibrate(setting: Setting, until: float) -> dict[str, Any]:
+    """TFLOP/s of products, attention and convolutions, TB/s of a copy; on random data, since zeros draw less power.
+
+    The backward pass of attention counts as two forward passes.
+    """
+    small = setting.size.name == "tiny"
+    device, dtype = setting.device, torch.bfloat16
+    rows, width = (90, 64) if small else (29028, 1920)
+    side = 128 if small else 8192
+    tokens = (40, 70) if small else (9676, 17776)
+    heads = (3, 2) if small else (3, 30)
+    channels, video = (8, (4, 16, 16)) if small else (128, (8, 480, 720))
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, device=device, dtype=dtype)
+
+    def product(m: int, k: int, n: int) -> float:
+        a, b = random(m, k), random(k, n)
+        return 2 * m * k * n / per_call(lambda: a @ b, setting) / 1e12
+
+    def fp8(m: int, k: int, n: int) -> float:
+        a, b = random(m, k).to(torch.float8_e4m3fn), random(n, k).to(torch.float8_e4m3fn)
+        scales = {"scale_a": torch.ones(m, 1, device=device), "scale_b": torch.ones(1, n, device=device)}
+        call = lambda: torch._scaled_mm(a, b.t(), **scales, out_dtype=dtype)  # noqa: E731
+        return 2 * m * k * n / per_call(call, setting) / 1e12
+
+    def convolution(last: bool) -> float:
+        layout: Any = torch.channels_last_3d if last else torch.contiguous_format
+        x, weight = (
+            t.to(memory_format=layout) for t in (random(1, channels, *video), random(channels, channels, 3, 3, 3))
+        )
+        work = 2 * 27 * channels**2 * video[0] * video[1] * video[2]
+        return work / per_call(lambda: F.conv3d(x, weight, padding=1), setting, 5) / 1e12
+
+    def attention(count: int, training: bool) -> dict[str, float]:
+        shape = (*heads, count, 64)
+        seconds: dict[str, float] = dict(time_kernels(shape, dtype, device, training))
+        if not training:
+            query, key, value = (random(*shape) for _ in range(3))
+            call = lambda: F.scaled_dot_product_attention(query, key, value)  # noqa: E731
+            seconds["chosen by torch"] = per_call(call, setting, 5)
+        work = 4 * heads[0] * heads[1] * count**2 * 64 * (3 if training else 1)
+        return {name: round(work / taken / 1e12, 2) for name, taken in seconds.items()}
+
+    def copy() -> float:
+        x = random(2**18 if small else 2**31)
+        y = torch.empty_like(x)
+        return 2 * x.numel() * x.element_size() / per_call(lambda: y.copy_(x), setting) / 1e12
+
+    measures: dict[str, Callable[[], Any]] = {
+        f"product {side} x {side} x {side}, TFLOP/s": lambda: product(side, side, side),
+        f"product {rows} x {width} x {4 * width}, TFLOP/s": lambda: product(rows, width, 4 * width),
+        f"fp8 product {rows} x {width} x {4 * width}, TFLOP/s": lambda: fp8(rows, width, 4 * width),
+        "copy, TB/s": copy,
+        "convolution, channels first, TFLOP/s": lambda: convolution(False),
+        "convolution, channels last, TFLOP/s": lambda: convolution(True),
+    }
+    for count in tokens:
+        measures[f"attention of {count}, forward, TFLOP/s"] = lambda count=count: attention(count, False)  # type: ignore[misc]
+        measures[f"attention of {count}, forward and backward, TFLOP/s"] = lambda count=count: attention(count, True)  # type: ignore[misc]
+    found: dict[str, Any] = {"cudnn": torch.backends.cudnn.version()}
+    if device.type == "cuda":
+        found["data sheet, TFLOP/s"] = find_peak_tflops(torch.cuda.get_device_name())
+    for name, measure in measures.items():
+        if time.perf_counter() > until:
+            found[name] = "not reached in time"
+            continue
+        try:
+            value = measure()
+            found[name] = round(value, 4) if isinstance(value, float) else value
+        except Exception as error:  # the others are worth having
+            found[name] = f"failed: {str(error).splitlines()[0][:150]}"
+        free(setting)
+    return found
+
+
+def best_product(found: Mapping[str, Any]) -> float | None:
+    """TFLOP/s of the best bfloat16 product that was measured."""
+    values = [value for name, value in found.items() if name.startswith("product") and isinstance(value, float)]
+    return max(values, default=None)
+
+
+def calibration_table(found: Mapping[str, Any]) -> list[str]:
+    """The calibration for people."""
+    return [f"  {name:55} {value}" for name, value in found.items()]
+
+
+# ----------------------------------------------------------------------------------------------------------- parts
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the programme.
+
+    Attributes:
+        seconds: Its box, of `PLANNED_SECONDS` in all.
+        run: Measures until a time; returns what it found.
+        table: That for people.
+    """
+
+    seconds: float
+    run: Callable[[Setting, float], dict[str, Any]]
+    table: Callable[[Mapping[str, Any]], list[str]]
+
+
+LONG = {"edit": ("stock", "ours"), "train": ("factory no AC", "ours cached")}
+PARTS = {
+    "calibrate": Part(30, calibrate, calibration_table),
+    "edit": Part(170, lambda on, until: edit.measure(on, 6, 2, until=until, whole=True), edit.table),
+    "train": Part(150, lambda on, until: train.measure(on, 2, 3, until=until, warm_up=1), train.table),
+    "vae": Part(25, lambda on, until: vae.measure(on, 3, until=until), vae.table),
+    "edit long": Part(
+        65, lambda on, until: edit.measure(on, 3, 2, on.size.long_frames, LONG["edit"], until), edit.table
+    ),
+    "train more": Part(60, lambda on, until: train.measure(on, 4, 3, only=("ours cached",), until=until), train.table),
+    "train long": Part(
+        60, lambda on, until: train.measure(on, 1, 3, on.size.long_frames, LONG["train"], until), train.table
+    ),
+}
+PLANNED_SECONDS = 500.0
+"""What the boxes are made for."""
+
+
+@contextmanager
+def alarm(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError within, after so many seconds."""
+
+    def ring(*_: Any) -> None:
+        raise TimeoutError("the time of this part is over")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    another = signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.1))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *another)
+
+
+class Sensors:
+    """Reads clocks, power and temperature of the first GPU once a second, and changes nothing; none where none is.
+
+    Args:
+        file: Where the readings go.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file, self._read = file, 0
+        query = [f"--query-gpu={','.join(SENSORS)}", "--format=csv,noheader,nounits", "--loop-ms=1000", "--id=0"]
+        self._process: subprocess.Popen[bytes] | None = None
+        with file.open("wb") as readings, suppress(OSError):  # no such program
+            self._process = subprocess.Popen(["nvidia-smi", *query], stdout=readings, stderr=subprocess.DEVNULL)
+
+    def since(self) -> dict[str, list[float]]:
+        """Least, median and greatest of every reading since the last time."""
+        lines = self.file.read_text(encoding="utf-8").splitlines()
+        fresh, self._read = lines[self._read :], len(lines)
+        rows = [row for row in map(_numbers, fresh) if row]
+        return {
+            name: [min(values), statistics.median(values), max(values)]
+            for name, values in zip(SENSORS, zip(*rows, strict=True), strict=False)
+        }
+
+    def stop(self) -> None:
+        """End the readings."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+        self.file.unlink()
+
+
+def _numbers(line: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(value) for value in line.split(","))
+    except ValueError:  # what a GPU does not tell, or half a line
+        return ()
+    return values if len(values) == len(SENSORS) else ()
+
+
+def run(setting: Setting, folder: Path, names: list[str], seconds: float) -> dict[str, Any]:
+    """Run the parts of these names, writing after each what there is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    results: dict[str, Any] = {"benchmark": "gpu", "machine": machine(setting), "sensors": {}, "seconds": {}}
+    sensors, box = Sensors(folder / ".sensors"), 0.0
+    share = seconds / PLANNED_SECONDS
+    try:
+        for name in names:
+            box += PARTS[name].seconds * share
+            began, until = time.perf_counter(), start + min(box, seconds)
+            if began > until - 0.3 * PARTS[name].seconds * share:
+                results[name] = {"failed": "no time was left"}
+            else:
+                results[name] = one_part(PARTS[name], setting, until)
+            if name == "calibrate":
+                setting = replace(setting, peak_tflops=best_product(results[name]))
+            results["seconds"][name] = round(time.perf_counter() - began, 1)
+            results["sensors"][name] = sensors.since()
+            results["goals"] = {} if setting.size.name == "tiny" else goals(results)
+            write(results, folder)
+            free(setting)
+            torch._dynamo.reset()
+            print(f"{name}: {results['seconds'][name]} s", flush=True)
+    finally:
+        sensors.stop()
+    return results
+
+
+def one_part(part: Part, setting: Setting, until: float) -> dict[str, Any]:
+    """What a part finds, or why it found nothing."""
+    try:
+        with alarm(until - time.perf_counter() + GRACE_SECONDS):
+            return part.run(setting, until)
+    except Exception as error:  # the other parts are worth having
+        return {"failed": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]}
+
+
+def goals(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Every goal that was measured: the value, what it should be, and whether it is."""
+    told = {}
+    for what, (keys, sign, limit) in GOALS.items():
+        value: Any = results
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if value is not None:
+            told[what] = {
+                "value": value,
+                "goal": f"{sign} {limit}",
+                "met": value <= limit if sign == "<=" else value >= limit,
+            }
+    return told
+
+
+def lines(results: Mapping[str, Any]) -> list[str]:
+    """All results for people."""
+    told = [results["machine"]]
+    for name, part in PARTS.items():
+        if name not in results:
+            continue
+        told += ["", f"{name} ({results['seconds'][name]} s)"]
+        told += [f"  {results[name]['failed']}"] if "failed" in results[name] else part.table(results[name])
+        told += [f"  {sensor}: {low:g} to {high:g}, median {middle:g}"
+                 for sensor, (low, middle, high) in results["sensors"][name].items()]  # fmt: skip
+    if results["goals"]:
+        told += ["", "goals of an H200"]
+    return told + [
+        f"  {'met ' if goal['met'] else 'MISSED'} {what}: {goal['value']} ({goal['goal']})"
+        for what, goal in results["goals"].items()
+    ]
+
+
+def write(results: Mapping[str, Any], folder: Path) -> None:
+    """Write both files, each whole or not at all."""
+    for name, text in (("results.json", json.dumps(results, indent=1)), ("results.txt", "\n".join(lines(results)))):
+        part = folder / f".{name}.part"
+        part.write_text(text + "\n", encoding="utf-8")
+        os.replace(part, folder / name)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Read the command line; 1 where a part failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path(os.environ.get("OUT") or "runs/gpu"), help="a folder")
+    parser.add_argument("--seconds", type=float, default=490.0, help="of all parts; default 490")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="default all")
+    args, setting = read_setting(parser, argv)
+    results = run(setting, args.output, [name for name in PARTS if name in args.parts], args.seconds)
+    print("\n".join(lines(results)))
+    return int(any("failed" in results[name] for name in args.parts))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
