@@ -59,8 +59,14 @@ GOALS: dict[str, tuple[tuple[str, ...], str, float]] = {
     "times as fast as released, online": (("train", "ratios", "online against as released"), ">=", 1.8),
     "encoding 25 frames, s": (("vae", "ways", "encode, ours", "seconds"), "<=", 0.19),
     "decoding 25 frames, s": (("vae", "ways", "decode, ours", "seconds"), "<=", 0.41),
+    "apart from stock diffusers at the first step": (("edit", "guards", "ours and stock", "first_step"), "<=", 1e-2),
+    "cosine with its pixels": (("edit", "guards", "ours and stock", "pixels_cosine"), ">=", 0.999),
+    "apart from the factory's loss": (("train", "guards", "ours cached and factory no AC", "loss"), "<=", 1e-3),
+    "cosine with its gradients": (
+        ("train", "guards", "ours cached and factory no AC", "gradient_cosine"), ">=", 0.995
+    ),
 }  # fmt: skip
-"""What is asked of an H200: where it stands in the results, and what it should be."""
+"""What is asked of an H200, and of the guards: where it stands in the results, and what it should be."""
 SENSORS = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu", "utilization.gpu")
 GRACE_SECONDS = 15.0
 
@@ -324,7 +330,7 @@ def lines(results: Mapping[str, Any]) -> list[str]:
         told += [f"  {sensor}: {low:g} to {high:g}, median {middle:g}"
                  for sensor, (low, middle, high) in results["sensors"][name].items()]  # fmt: skip
     if results["goals"]:
-        told += ["", "goals of an H200"]
+        told += ["", "goals, of an H200"]
     return told + [
         f"  {'met ' if goal['met'] else 'MISSED'} {what}: {goal['value']} ({goal['goal']})"
         for what, goal in results["goals"].items()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-NAMES = ("real_size", "train", "edit", "vae", "gpu")
+NAMES = ("loader", "real_size", "train", "edit", "vae", "gpu")
 
 
 @pytest.fixture(scope="package")

@@ -144,7 +144,7 @@ def test_the_whole_programme_runs_and_imports_no_more_than_it_says(tmp_path: Pat
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     results = json.loads((tmp_path / "results.json").read_text())
-    bounds = (1e-5, 1e-4) if dtype == "float32" else (1e-3, 3e-2)
+    bounds = (1e-5, 1e-5) if dtype == "float32" else (1e-2, 1e-2)  # so few values do not average rounding out
     for part in ("edit", "train", "vae", "edit long", "train more", "train long"):
         assert not any("failed" in told for told in results[part]["ways"].values()), part
     for part in ("train", "train long"):
