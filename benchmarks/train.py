@@ -338,8 +338,8 @@ def steady(steps: int, batch: int = 2) -> dict[str, Any]:
     """Train the toy model on cached latents through Lightning; step times and memory at the start and at the end.
 
     Returns:
-        Median milliseconds a step of the second tenth of the run and of the last, their ratio, and the resident memory
-        after a tenth and at the end, in MB.
+        Median milliseconds (of the process, not of the wall) of a step of the second tenth of the run and of the last,
+        their ratio, and the resident memory after a tenth and at the end, in MB.
     """
     import psutil
     from lightning.pytorch import Callback, Trainer
@@ -356,7 +356,7 @@ def steady(steps: int, batch: int = 2) -> dict[str, Any]:
             self.process = psutil.Process()
 
         def on_train_batch_end(self, *_: Any) -> None:
-            self.seconds.append(time.perf_counter())
+            self.seconds.append(time.process_time())
             self.memory_mb.append(self.process.memory_info().rss / 2**20)
 
     pace = Pace()
