@@ -1,10 +1,9 @@
 """How fast a training step is: ours against a step as released and against a step as CogVideoX trainers do it.
 
-Command:  python benchmarks/train.py [--tiny] [--batch 2] [--rounds 4] [--steady 2000]
+Command:  python benchmarks/train.py [--tiny] [--batch 2] [--rounds 4]
 Hardware: a GPU of 80 GB or more, minutes; with --tiny any CPU, half a minute.
 Result:   a line a way: seconds of a step, samples per second, MFU where a GPU's peak is known, peak memory; the ratios;
           how far losses and gradients of the same weights and the same draws are apart; and a line of JSON.
-          --steady N trains the toy model on cached latents for N steps instead: do steps slow down, does memory grow?
 
 All ways have the same weights, clips, sentences and optimizer (fused AdamW, gradients clipped at 1), and each begins
 with a batch in the memory of the CPU. Nothing is decoded from files here (`loader.py` does that).
@@ -25,11 +24,8 @@ from __future__ import annotations
 import argparse
 import gc
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -57,7 +53,7 @@ from torch.nn.utils import clip_grad_norm_
 from insvie_lightning.batch import EditBatch, Position
 from insvie_lightning.diffusion.conditioning import ConditionDropout
 from insvie_lightning.editors import InsViE
-from insvie_lightning.nets.latents import encode_pixels, encode_prompts, to_device_pixels
+from insvie_lightning.nets.latents import encode_pixels, encode_prompts
 from insvie_lightning.nets.perceptual import PerceptualLoss
 from insvie_lightning.weights.components import Components
 
@@ -331,71 +327,6 @@ def table(result: Mapping[str, Any]) -> list[str]:
     return lines + shared_lines(result)
 
 
-# ------------------------------------------------------------------------------------------------------ steadiness
-
-
-def steady(steps: int, batch: int = 2) -> dict[str, Any]:
-    """Train the toy model on cached latents through Lightning; step times and memory at the start and at the end.
-
-    Returns:
-        Median milliseconds (of the process, not of the wall) of a step of the second tenth of the run and of the last,
-        their ratio, and the resident memory after a tenth and at the end, in MB.
-    """
-    import psutil
-    from lightning.pytorch import Callback, Trainer
-
-    from insvie_callbacks import LoraEMA, Throughput
-    from insvie_data_modules import Curriculum, Stage
-
-    class Pace(Callback):
-        """Notes the time and the memory after every step."""
-
-        def __init__(self) -> None:
-            self.seconds: list[float] = []
-            self.memory_mb: list[float] = []
-            self.process = psutil.Process()
-
-        def on_train_batch_end(self, *_: Any) -> None:
-            self.seconds.append(time.process_time())
-            self.memory_mb.append(self.process.memory_info().rss / 2**20)
-
-    pace = Pace()
-    with TemporaryDirectory() as temporary:
-        write_cached(Path(temporary) / "data", 32)
-        data = Curriculum(Path(temporary) / "data", [Stage("s1", steps)], batch_size=batch, frames=9, size=(64, 96))
-        trainer = Trainer(
-            accelerator="cpu", max_epochs=1, callbacks=[pace, LoraEMA(), Throughput()], logger=False,
-            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-            default_root_dir=temporary, gradient_clip_val=1.0,
-        )  # fmt: skip
-        trainer.fit(InsViE("toy", trainable="all"), data)
-    tenth = max(2, steps // 10)
-    laps = [after - before for before, after in zip(pace.seconds, pace.seconds[1:], strict=False)]
-    early, late = (1000 * torch.tensor(part).median().item() for part in (laps[tenth : 2 * tenth], laps[-tenth:]))
-    return {
-        "benchmark": "steady", "steps": len(pace.seconds), "early_ms": round(early, 2), "late_ms": round(late, 2),
-        "ratio": round(late / early, 3), "memory_mb": [round(pace.memory_mb[tenth], 1), round(pace.memory_mb[-1], 1)],
-    }  # fmt: skip
-
-
-def write_cached(folder: Path, count: int) -> None:
-    """Toy samples of 9 frames of 64 x 96, as shards of the latents of the toy autoencoder."""
-    from insvie_lightning.shards.latents import LATENTS, LatentRecipe, pack_latents
-    from insvie_lightning.shards.record import describe
-    from insvie_lightning.shards.write import ShardWriter
-    from insvie_lightning.toy.edits import example, to_triplet
-    from insvie_lightning.weights.components import hash_encoder, load_vae
-
-    vae, recipe = load_vae("toy"), LatentRecipe(hash_encoder("toy"), 9, (64, 96), "cover", "bfloat16")
-    with ShardWriter(folder, shard_size=32) as writer, torch.no_grad():
-        for number in range(count):
-            triplet = to_triplet(example("train", number), frames=9, height=64, width=96)
-            clips = {"source": triplet.source, "edited": triplet.edited}
-            pixels = {side: to_device_pixels(torch.from_numpy(clip.frames)[None]) for side, clip in clips.items()}
-            latents = {side: encode_pixels(vae, value)[0] for side, value in pixels.items()}
-            writer.write_members(describe(triplet), {LATENTS: pack_latents(latents, recipe)})
-
-
 def main(argv: list[str] | None = None) -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -403,12 +334,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=4, help="timed steps of each way; default 4")
     parser.add_argument("--frames", type=int, help="default 25, with --tiny 9")
     parser.add_argument("--only", nargs="+", default=[], metavar="WAY", help="ways to time; default all")
-    parser.add_argument("--steady", type=int, metavar="N", help="train the toy model for N steps instead")
     args, setting = read_setting(parser, argv)
     print(machine(setting))
-    if args.steady:
-        result = steady(args.steady)
-        return show(result, [f"{name}: {value}" for name, value in result.items()])
     result = measure(setting, args.batch, args.rounds, args.frames, tuple(args.only))
     show(result, table(result))
 

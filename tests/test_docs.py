@@ -103,7 +103,7 @@ def test_what_the_page_of_performance_names_exists() -> None:
     assert len(options) >= 4 and options <= {field.name for field in fields(Execution)}
     assert set(re.findall(r"-c (\w+)", page)) <= set(recipes())
     scripts = set(re.findall(r"python (benchmarks/\w+\.py)", page))
-    assert len(scripts) == 6 and all((DOCS.parent / script).exists() for script in scripts)
+    assert len(scripts) == 7 and all((DOCS.parent / script).exists() for script in scripts)
 
 
 def test_the_page_of_performance_counts_as_the_formulas_do() -> None:

@@ -68,17 +68,3 @@ def test_a_run_of_two_ways(train: ModuleType, capsys: pytest.CaptureFixture[str]
     rate = result["ways"]["ours cached"]
     assert rate["samples_per_second"] == pytest.approx(2 / rate["seconds"], rel=1e-3)
     assert any(line.startswith("  ours cached") and "ms" in line for line in lines)
-
-
-def test_steady(train: ModuleType) -> None:
-    told = train.steady(30)
-    assert told["steps"] == 30 and told["ratio"] == pytest.approx(told["late_ms"] / told["early_ms"], abs=1e-2)
-    assert all(100 < memory < 20_000 for memory in told["memory_mb"])
-
-
-@pytest.mark.proof
-def test_2000_steps_do_not_slow_down_and_memory_stays(train: ModuleType) -> None:
-    told = train.steady(2000)
-    assert told["steps"] == 2000
-    assert told["ratio"] < 1.15
-    assert told["memory_mb"][1] - told["memory_mb"][0] < 20
