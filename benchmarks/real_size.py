@@ -151,7 +151,7 @@ def build_editor(parts: Components, setting: Setting, execution: Execution, **se
         copy.deepcopy(parts.transformer), copy.deepcopy(parts.vae), parts.text_encoder, parts.tokenizer, parts.scheduler
     )
     editor = InsViE("random", lora_rank=setting.size.lora_rank, execution=execution, **settings)
-    with patch("insvie_lightning.editors.insvie.load_components", return_value=own):
+    with patch("insvie_lightning.editors.building.load_components", return_value=own):
         editor.configure_model()
     generator = torch.Generator(setting.device).manual_seed(0)
     for name, value in trainable_weights(editor.transformer).items():
