@@ -37,6 +37,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from insvie_data_modules import Curriculum, Stage
 from insvie_lightning.batch import Clip, Triplet
+from insvie_lightning.shards.latents import LATENTS, LatentRecipe, pack_latents
 from insvie_lightning.shards.record import describe
 from insvie_lightning.shards.write import ShardWriter
 from insvie_lightning.video import write_clip
@@ -57,8 +58,7 @@ def moving_clip(number: int, frames: int, size: tuple[int, int]) -> Clip:
 
 def write_data(folder: Path, pairs: int, frames: int, video: tuple[int, int]) -> None:
     """Write the same pairs as loose mp4 files, as shards of videos, and shards of latents of their size."""
-    from safetensors.torch import save
-
+    recipe = LatentRecipe("none", frames, video, "cover", "bfloat16")
     with ShardWriter(folder / "videos") as videos, ShardWriter(folder / "latents") as latents:
         for number in range(pairs):
             key = f"pair-{number:03d}"
@@ -68,8 +68,8 @@ def write_data(folder: Path, pairs: int, frames: int, video: tuple[int, int]) ->
             triplet = Triplet(key, clips["source"], clips["edited"], "make it snow")
             videos.write(triplet)
             shape = ((frames + 3) // 4, 16, video[0] // 8, video[1] // 8)
-            encoded = {side: torch.randn(shape).to(torch.bfloat16) for side in clips}
-            latents.write_members(describe(triplet), {"latents.safetensors": save(encoded)})
+            encoded = {side: torch.randn(shape) for side in clips}
+            latents.write_members(describe(triplet), {LATENTS: pack_latents(encoded, recipe)})
 
 
 class ReleasedPairs(Dataset[dict[str, Tensor]]):

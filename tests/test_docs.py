@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
 from lightning.pytorch import Trainer
 
 from insvie_callbacks import Judge
@@ -18,11 +20,16 @@ from insvie_lightning.editors import InsViE
 from insvie_lightning.metrics.clip import OPENAI_CLIP, PICKSCORE, PICKSCORE_PROCESSOR
 from insvie_lightning.metrics.ultra_edit import DINOV2
 from insvie_lightning.metrics.viclip import VICLIP
+from insvie_lightning.nets.execution import Execution
+from insvie_lightning.nets.flops import decode_flops, transformer_flops
 from insvie_lightning.report.published import EDITS, NOTES, published_rows
+from insvie_lightning.shards.latents import latent_shape
 
 DOCS = Path(__file__).parents[1] / "docs"
 DIFFERENCES = (DOCS / "differences.md").read_text(encoding="utf-8")
 ROOTS: dict[str, Any] = {"model": InsViE, "data": Curriculum, "trainer": Trainer}
+T5_FLOPS = 2.11e12
+"""Of T5 v1.1 XXL on 226 tokens."""
 KEYS = sorted(set(re.findall(r"`((?:model|data|trainer)(?:\.\w+)+)`", DIFFERENCES)))
 
 
@@ -88,3 +95,31 @@ def test_the_page_of_building_has_the_routes_and_steps_of_the_chain() -> None:
     assert routes == {route: list(read_steps(chain, route)) for route in ("real", "static", "pair", "sets")}
     for name in re.findall(r"`(build_\w+)`", page):
         assert name in recipes()
+
+
+def test_what_the_page_of_performance_names_exists() -> None:
+    page = (DOCS / "performance.md").read_text(encoding="utf-8")
+    options = set(re.findall(r"--model\.execution\.(\w+)", page))
+    assert len(options) >= 4 and options <= {field.name for field in fields(Execution)}
+    assert set(re.findall(r"-c (\w+)", page)) <= set(recipes())
+    scripts = set(re.findall(r"python (benchmarks/\w+\.py)", page))
+    assert len(scripts) == 7 and all((DOCS.parent / script).exists() for script in scripts)
+
+
+def test_the_page_of_performance_counts_as_the_formulas_do() -> None:
+    page = (DOCS / "performance.md").read_text(encoding="utf-8")
+    with torch.device("meta"):
+        transformer, vae = CogVideoXTransformer3DModel(in_channels=32), AutoencoderKLCogVideoX()
+    for column, frames in ((1, 25), (2, 49)):
+        told = [
+            float(number.replace(",", ""))
+            for row in re.findall(r"^\| (?:training, l|one forward|decoding).*$", page, re.MULTILINE)
+            for number in [row.split("|")[column + 1]]
+        ]
+        latents = latent_shape(frames, 480, 720)
+        counts = [
+            transformer_flops(transformer, latents, 128, training=True) + T5_FLOPS,
+            transformer_flops(transformer, latents),
+            decode_flops(vae, frames, 480, 720),
+        ]
+        assert told == [round(count / 1e12, 1) for count in counts]

@@ -171,9 +171,9 @@ def test_only_stages_that_compare_pixels_are_fed_with_them(ablations: ModuleType
 
 
 def test_a_command_that_fails_names_its_log(ablations: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"insvie fit ended with status 2; see .*x\.log"):
-        ablations._insvie("fit -c nowhere", tmp_path / "x.log")
-    assert "nowhere" in (tmp_path / "x.log").read_text()
+    with pytest.raises(RuntimeError, match=r"insvie fitt ended with status 2; see .*x\.log"):
+        ablations._insvie("fitt -c s1", tmp_path / "x.log")
+    assert "fitt" in (tmp_path / "x.log").read_text()
 
 
 def test_an_ablation_that_does_not_exist(ablations: ModuleType) -> None:

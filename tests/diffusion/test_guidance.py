@@ -147,3 +147,48 @@ def test_the_cosine_ramp_rises_from_one_to_its_scale_for_any_number_of_steps() -
 def test_bad_settings_are_one_sentence(settings: dict[str, Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         Guidance(**settings)
+
+
+# ---------------------------------------------------------------- reuse
+
+
+def sweep(guidance: Guidance, network: Network, steps: int = 50) -> list[Tensor]:
+    """Guided velocities of a whole run, whose latents stay as they are."""
+    denoise = guided(network, SOURCE, PROMPTS, guidance, steps)
+    return [denoise(NOISY, torch.tensor(timestep)) for timestep in range(1000 - 1000 // steps, -1, -1000 // steps)]
+
+
+@pytest.mark.parametrize(("reuse", "evaluations"), [(1, 150), (2, 100), (3, 84)])
+def test_branches_are_computed_at_every_so_many_th_step(reuse: int, evaluations: int) -> None:
+    network = Network()
+    sweep(Guidance(7.5, 1.2, reuse=reuse), network)
+    assert sum(network.batches) == evaluations * len(NOISY)
+    assert set(network.batches[::reuse]) == {6} and set(network.batches) == ({6} if reuse == 1 else {6, 2})
+
+
+@pytest.mark.parametrize("schedule", ["constant", "oscillating", "cosine_ramp"])
+@pytest.mark.parametrize("scales", [(7.5, 1.2), (7.5, 1.0), (0.0, 1.2), (1.0, 1.0)])
+def test_reuse_is_exact_where_branches_differ_alike_at_all_steps(scales: tuple[float, float], schedule: Any) -> None:
+    """So they do in this network while the latents stay: the timestep adds the same to all branches."""
+    exact = sweep(Guidance(*scales, schedule=schedule), Network())
+    reused = sweep(Guidance(*scales, schedule=schedule, reuse=3), Network())
+    for one, other in zip(reused, exact, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-3, rtol=1e-5)  # of up to 1000
+
+
+def test_reuse_keeps_the_difference_of_the_step_before() -> None:
+    guidance = Guidance(4.0, 2.0, reuse=2)
+    denoise = guided(Network(), SOURCE, PROMPTS, guidance, 50)
+    denoise(NOISY, TIMESTEP)
+    uu, cu, cc = branches()
+    text = PROMPTS.sum((1, 2)).reshape(-1, 1, 1, 1, 1)
+    later = torch.sin(NOISY + 1 + 2 * SOURCE) * torch.cos(text) + SOURCE * text + 3
+    one, two, _ = guidance.weights(3, 50)
+    expected = later + one * (uu - cc) + two * (cu - cc)
+    torch.testing.assert_close(denoise(NOISY + 1, torch.tensor(3)), expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("reuse", [0, 1.5])
+def test_reuse_is_a_whole_number_from_one(reuse: float) -> None:
+    with pytest.raises(InputError, match=f"guidance.reuse is {reuse}; legal are whole numbers from 1"):
+        Guidance(reuse=reuse)  # type: ignore[arg-type]

@@ -4,7 +4,9 @@ import pytest
 import torch
 from diffusers import CogVideoXTransformer3DModel
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
+from insvie_lightning.nets.execution import compile_blocks
 from insvie_lightning.nets.hoisting import hoisted
 
 STEPS = torch.tensor([999, 666, 333])
@@ -56,3 +58,18 @@ def test_an_error_leaves_the_network_as_it_was(transformer: CogVideoXTransformer
     with pytest.raises(RuntimeError, match="within"), hoisted(transformer, STEPS):
         raise RuntimeError("within")
     assert list(transformer.state_dict()) == names
+
+
+@torch.no_grad()
+def test_another_number_of_steps_compiles_nothing_anew(transformer: CogVideoXTransformer3DModel) -> None:
+    torch._dynamo.reset()
+    compile_blocks(transformer, "eager")
+    prompts, graphs = torch.randn(2, 7, 24, generator=torch.Generator().manual_seed(0)), []
+    for steps in (STEPS, STEPS[:2], torch.tensor([999, 749, 499, 249])):
+        with hoisted(transformer, steps) as set_step:
+            for step in steps:
+                set_step(step)
+                predict(transformer, prompts, step)
+        graphs.append(counters["stats"]["unique_graphs"])
+    torch._dynamo.reset()
+    assert graphs[0] > 0 and len(set(graphs)) == 1

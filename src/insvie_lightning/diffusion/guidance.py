@@ -17,6 +17,8 @@ from insvie_lightning.errors import InputError, nearest
 
 Form = Literal["instruct_pix2pix", "paper_eq2"]
 Schedule = Literal["constant", "cosine_ramp", "oscillating"]
+CC = 2
+"""The branch that sees both; uu is 0, cu is 1."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ class Guidance:
         form: How the branches are mixed.
         schedule: How the scales change over the steps.
         exponent: Of the last two schedules, 1 or more; 5 in the released code.
+        reuse: Compute the branches uu and cu at every so many-th step only; in between stands what they differed by
+            from cc. 1 is exact, 2 or 3 of 50 steps need 100 or 84 evaluations instead of 150. As FasterCache does with
+            two branches (CFG-Cache, arXiv 2410.19355; without its weighting of frequencies).
     """
 
     guidance_scale: float = 4.5
@@ -52,6 +57,7 @@ class Guidance:
     form: Form = "instruct_pix2pix"
     schedule: Schedule = "constant"
     exponent: int = 5
+    reuse: int = 1
 
     def __post_init__(self) -> None:
         for name in ("guidance_scale", "video_guidance_scale"):
@@ -62,8 +68,10 @@ class Guidance:
             value, legal = getattr(self, name), get_args(kind)
             if value not in legal:
                 raise InputError(f"guidance.{name} is {value!r}; legal are {', '.join(legal)}{nearest(value, legal)}")
-        if self.exponent != int(self.exponent) or self.exponent < 1:
-            raise InputError(f"guidance.exponent is {self.exponent}; legal are whole numbers from 1")
+        for name in ("exponent", "reuse"):
+            value = getattr(self, name)
+            if value != int(value) or value < 1:
+                raise InputError(f"guidance.{name} is {value}; legal are whole numbers from 1")
 
     def scales(self, timestep: int, num_inference_steps: int) -> tuple[float, float]:
         """s_T and s_V at a timestep of a run of so many steps."""
@@ -89,6 +97,32 @@ class Guidance:
         return [branch for branch, weight in enumerate(weights) if abs(weight) > 1e-8]
 
 
+class BranchPlan:
+    """Says step by step which branches must be computed, for guidance that may reuse what they differ by.
+
+    Args:
+        guidance: Form, schedule, scales and reuse.
+        num_inference_steps: Number of sampler steps.
+    """
+
+    def __init__(self, guidance: Guidance, num_inference_steps: int) -> None:
+        self._guidance = guidance
+        self._steps = num_inference_steps
+        self._kept: list[int] = []
+        self._age = 0
+
+    def next(self, timestep: int) -> list[int]:
+        """Which of uu, cu, cc (0, 1, 2) to compute at the next step; cc alone if the others are reused."""
+        needed = self._guidance.branches(timestep, self._steps)
+        if self._guidance.reuse == 1:
+            return needed
+        self._age += 1
+        if self._kept and self._age < self._guidance.reuse and {*needed} <= {*self._kept, CC}:
+            return [CC]
+        self._kept, self._age = sorted({*needed, CC}), 0
+        return self._kept
+
+
 def guided(
     denoise: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
     source_latents: Tensor,
@@ -98,7 +132,8 @@ def guided(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Bind conditions and guidance to a network.
 
-    Branches of weight zero are not computed, step by step; the others run as one batch.
+    Branches of weight zero are not computed, step by step; the others run as one batch. What is returned remembers
+    what `reuse` needs, so it serves one run of the sampler.
 
     Args:
         denoise: (z_t, source latents, prompt embeddings, timesteps) -> velocity, on any batch size.
@@ -117,12 +152,20 @@ def guided(
         sources = torch.cat([source_latents * keeps_video[branch] for branch in used])
         return sources, torch.cat([prompt_embeds * keeps_text[branch] for branch in used])
 
+    plan = BranchPlan(guidance, num_inference_steps)
+    differences: dict[int, Tensor] = {}
+
     def branch_sum(noisy: Tensor, timestep: Tensor) -> Tensor:
         weights = guidance.weights(int(timestep), num_inference_steps)
-        used = guidance.branches(int(timestep), num_inference_steps)
+        used = plan.next(int(timestep))
         sources, prompts = conditions(tuple(used))
         stacked = torch.cat([noisy] * len(used))
-        velocities = denoise(stacked, sources, prompts, timestep.expand(len(stacked))).float().chunk(len(used))
-        return torch.stack([weights[i] * velocity for i, velocity in zip(used, velocities, strict=True)]).sum(0)
+        chunks = denoise(stacked, sources, prompts, timestep.expand(len(stacked))).float().chunk(len(used))
+        velocities = dict(zip(used, chunks, strict=True))
+        if guidance.reuse == 1:
+            return torch.stack([weights[i] * velocity for i, velocity in velocities.items()]).sum(0)
+        differences.update({i: velocity - velocities[CC] for i, velocity in velocities.items() if i != CC})
+        # The weights sum to 1.
+        return velocities[CC] + sum(weights[i] * difference for i, difference in differences.items())
 
     return branch_sum

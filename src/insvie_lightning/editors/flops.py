@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from insvie_lightning.batch import EditBatch
+from insvie_lightning.diffusion.guidance import BranchPlan
 from insvie_lightning.nets.flops import decode_flops, encode_flops, text_flops, transformer_flops
 from insvie_lightning.shards.latents import latent_shape
 
@@ -60,7 +61,8 @@ def forwards(editor: Any) -> int:
     """Network evaluations of one edit, a branch of a step counting as one."""
     scheduler, steps = copy.deepcopy(editor.scheduler), editor.num_inference_steps
     scheduler.set_timesteps(steps)
-    return sum(len(editor.guidance.branches(int(timestep), steps)) for timestep in scheduler.timesteps)
+    plan = BranchPlan(editor.guidance, steps)
+    return sum(len(plan.next(int(timestep))) for timestep in scheduler.timesteps)
 
 
 def _text(editor: Any) -> int:

@@ -27,15 +27,15 @@ class _Remembered(nn.Module):
         return self._output
 
 
-class _Row(nn.Module):
-    """Stands for a layer whose outputs at all timesteps are known, N D."""
+class _Now(nn.Module):
+    """Stands for a layer whose output at the current timestep is known, 1 D."""
 
-    def __init__(self, table: Tensor, row: Tensor) -> None:
+    def __init__(self, now: Tensor) -> None:
         super().__init__()
-        self.table, self.row = table, row
+        self.now = now
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.table.index_select(0, self.row).expand(len(x), -1)
+        return self.now.expand(len(x), -1)
 
 
 @contextmanager
@@ -49,18 +49,19 @@ def hoisted(transformer: CogVideoXTransformer3DModel, timesteps: Tensor) -> Iter
         transformer: On the device that it runs on.
         timesteps: All that will come, N.
     """
-    row = torch.zeros(1, dtype=torch.long, device=timesteps.device)
     with torch.no_grad():
         times = transformer.time_embedding(transformer.time_proj(timesteps).to(transformer.dtype))
         norms = [m for m in transformer.modules() if isinstance(m, CogVideoXLayerNormZero | AdaLayerNorm)]
         layers = [norm.linear for norm in norms]
-        for norm in norms:
-            norm.linear = _Row(norm.linear(norm.silu(times)), row)
+        table = torch.cat([norm.linear(norm.silu(times)) for norm in norms], dim=1)
+    now = table[:1].clone()  # blocks see one row, so that another number of steps does not compile them anew
+    for norm, part in zip(norms, now.split([layer.out_features for layer in layers], dim=1), strict=True):
+        norm.linear = _Now(part)
     words = transformer.patch_embed.text_proj
     transformer.patch_embed.text_proj = _Remembered(words)
 
     def set_step(timestep: Tensor) -> None:
-        row.copy_((timesteps == timestep).long().argmax().reshape(1))
+        now.copy_(table.index_select(0, (timesteps == timestep).long().argmax().reshape(1)))
 
     try:
         yield set_step

@@ -1,0 +1,341 @@
+"""Networks of CogVideoX-2B's architecture with random weights, and how several ways of using them are timed.
+
+Shared by `train.py`, `edit.py`, `vae.py` and `gpu.py`; no benchmark by itself. Speed does not depend on what weights
+say, so nothing is downloaded. `TINY` has the same classes, for a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import gc
+import json
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from importlib.metadata import version
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
+from torch import Tensor, nn
+from transformers import T5Config, T5EncoderModel
+
+from insvie_lightning.batch import EditBatch
+from insvie_lightning.editors import InsViE
+from insvie_lightning.nets.execution import Execution
+from insvie_lightning.nets.source_concat import add_lora, widen_patch_embedding
+from insvie_lightning.toy.text import build_tokenizer
+from insvie_lightning.weights.components import Components
+from insvie_lightning.weights.deliverable import load_trainable, trainable_weights
+
+INSTRUCTION = "make the red circle blue"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the networks and their inputs are; what is not said is as in CogVideoX-2B.
+
+    Attributes:
+        name: For reports.
+        transformer: Of `CogVideoXTransformer3DModel`.
+        vae: Of `AutoencoderKLCogVideoX`.
+        text_encoder: Of `T5Config`.
+        lora_rank: Rank r.
+        clip: Frames, height and width in pixels.
+        long_frames: Of a second, longer clip.
+        compile_backend: Of `torch.compile`.
+        perceptual: Of `PerceptualLoss`.
+    """
+
+    name: str
+    text_encoder: Mapping[str, Any]
+    clip: tuple[int, int, int]
+    long_frames: int
+    lora_rank: int
+    compile_backend: str
+    transformer: Mapping[str, Any] = field(default_factory=dict)
+    vae: Mapping[str, Any] = field(default_factory=dict)
+    perceptual: Mapping[str, Any] = field(default_factory=dict)
+
+
+REAL = Size(
+    name="CogVideoX-2B",
+    text_encoder={  # T5 v1.1 XXL
+        "vocab_size": 32128, "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64,
+        "feed_forward_proj": "gated-gelu",
+    },
+    clip=(25, 480, 720),
+    long_frames=49,
+    lora_rank=128,
+    compile_backend="inductor",
+    perceptual={"random_trunk": True, "max_timestep": 500},
+)  # fmt: skip
+TINY = Size(
+    name="tiny",
+    text_encoder={"vocab_size": 128, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4},
+    clip=(9, 32, 48),
+    long_frames=17,
+    lora_rank=4,
+    compile_backend="eager",
+    transformer={
+        "num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 2, "time_embed_dim": 32,
+        "text_embed_dim": 32, "sample_width": 6, "sample_height": 4, "sample_frames": 9, "max_text_seq_length": 16,
+    },
+    vae={"block_out_channels": (8, 16, 16, 32), "layers_per_block": 1, "norm_num_groups": 4},
+    perceptual={"random_trunk": True, "net": "squeeze", "crop": None},
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a benchmark runs on.
+
+    Attributes:
+        size: Of the networks.
+        device: Where.
+        dtype: float32; or bfloat16, in which frozen weights are kept and, under autocast, training computes.
+        peak_tflops: That `mfu` is a share of; None gives none.
+    """
+
+    size: Size
+    device: torch.device
+    dtype: torch.dtype
+    peak_tflops: float | None = None
+
+    def autocast(self) -> torch.autocast:
+        """As Lightning's bf16-mixed."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+    def execution(self, **changes: Any) -> Execution:
+        """Ours: compiled blocks, no checkpointing, everything fused that can be."""
+        frozen = "bfloat16" if self.dtype == torch.bfloat16 else "float32"
+        settings = {"compile": True, "compile_backend": self.size.compile_backend, "frozen_dtype": frozen}
+        return Execution(**{**settings, **changes})
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Seconds of the wall; on a CPU those of the process, so that other work on the machine does not count."""
+        return time.process_time if self.device.type == "cpu" else time.perf_counter
+
+    def wait(self) -> None:
+        """Let the device finish."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def build(setting: Setting) -> Components:
+    """Random networks on the device; the tokenizer is the toy world's, padded like the real one."""
+    size, device = setting.size, setting.device
+    torch._dynamo.config.recompile_limit = 64  # beyond it blocks run uncompiled, and each shape takes two
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), device:
+        torch.manual_seed(0)
+        transformer = CogVideoXTransformer3DModel(**size.transformer)
+        vae = AutoencoderKLCogVideoX(**size.vae)
+        text_encoder = T5EncoderModel(T5Config(**size.text_encoder))
+    scheduler = CogVideoXDDIMScheduler(
+        snr_shift_scale=3.0, prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
+    )
+    networks = (network.to(setting.dtype).eval().requires_grad_(False) for network in (transformer, vae, text_encoder))
+    return Components(*networks, build_tokenizer(), scheduler)
+
+
+def build_editor(parts: Components, setting: Setting, execution: Execution, **settings: Any) -> InsViE:
+    """Our editor on copies of transformer and autoencoder; the text encoder is shared. Source and LoRA count."""
+    own = Components(
+        copy.deepcopy(parts.transformer), copy.deepcopy(parts.vae), parts.text_encoder, parts.tokenizer, parts.scheduler
+    )
+    editor = InsViE("random", lora_rank=setting.size.lora_rank, execution=execution, **settings)
+    with patch("insvie_lightning.editors.building.load_components", return_value=own):
+        editor.configure_model()
+    generator = torch.Generator(setting.device).manual_seed(0)
+    for name, value in trainable_weights(editor.transformer).items():
+        if name.endswith("weight"):
+            value.normal_(std=0.02, generator=generator)
+    return editor.to(setting.device)
+
+
+def stock_transformer(parts: Components, editor: InsViE, setting: Setting) -> CogVideoXTransformer3DModel:
+    """The transformer of diffusers and PEFT's LoRA as they are, with the weights of an editor that is not merged."""
+    transformer = copy.deepcopy(parts.transformer)
+    widen_patch_embedding(transformer)
+    add_lora(transformer, setting.size.lora_rank, editor.lora_alpha)
+    for parameter in transformer.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    load_trainable(transformer, trainable_weights(editor.transformer), "an editor")
+    return transformer
+
+
+def random_clips(size: Size, batch: int, frames: int | None = None) -> EditBatch:
+    """Random pixels on the CPU, as a loader gives them."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (batch, frames or size.clip[0], 3, *size.clip[1:])
+    source, edited = (torch.randint(256, shape, generator=generator, dtype=torch.uint8) for _ in range(2))
+    keys = tuple(f"clip{number}" for number in range(batch))
+    clips = EditBatch(keys, (INSTRUCTION,) * batch, source=source, edited=edited)
+    return clips.pin_memory() if torch.cuda.is_available() else clips
+
+
+# -------------------------------------------------------------------------------------------------------- timing
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of doing the same work.
+
+    Attributes:
+        run: Does it once; what it returns is kept.
+        networks: Whose weights it needs, for its peak of memory.
+        states: Bytes that it holds beside weights, such as an optimizer's.
+    """
+
+    run: Callable[[], Any]
+    networks: tuple[nn.Module, ...] = ()
+    states: int = 0
+
+
+@dataclass
+class Timing:
+    """Seconds of the timed runs of a way, what they returned, peak memory (weights and all), or why it failed."""
+
+    seconds: list[float] = field(default_factory=list)
+    returned: list[Any] = field(default_factory=list)
+    memory_gb: float | None = None
+    failed: str = ""
+
+    @property
+    def median(self) -> float:
+        """Seconds; not a number where nothing was timed."""
+        return statistics.median(self.seconds) if self.seconds else math.nan
+
+    def summary(self) -> dict[str, Any]:
+        """For a line of JSON."""
+        if not self.seconds:
+            return {"failed": self.failed or "not reached in time"}
+        quarters = statistics.quantiles(self.seconds, n=4) if len(self.seconds) > 1 else [self.median] * 3
+        told = {"seconds": round(self.median, 6), "iqr": round(quarters[2] - quarters[0], 6), "runs": len(self.seconds)}
+        return told if self.memory_gb is None else {**told, "memory_gb": round(self.memory_gb, 2)}
+
+
+def side_by_side(
+    ways: Mapping[str, Way], setting: Setting, rounds: int, warm_up: int = 1, until: float = math.inf
+) -> dict[str, Timing]:
+    """Time ways in turns, A B A B; a way that fails is left out and told, the others go on.
+
+    Args:
+        ways: By name.
+        setting: Whose device is waited for.
+        rounds: Timed runs of each.
+        warm_up: Runs before them that do not count.
+        until: `time.perf_counter()` after which no run starts.
+    """
+    timings = {name: Timing() for name in ways}
+    for number in range(warm_up + rounds):
+        for name, way in ways.items():
+            timing = timings[name]
+            if timing.failed or time.perf_counter() > until:
+                continue
+            try:
+                seconds, memory_gb, returned = _timed(way, setting)
+            except Exception as error:  # the others are worth having
+                timing.failed = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]
+                free(setting)
+                continue
+            if number >= warm_up:
+                timing.seconds.append(seconds)
+                timing.returned.append(returned)
+                timing.memory_gb = memory_gb
+    return timings
+
+
+def _timed(way: Way, setting: Setting) -> tuple[float, float | None, Any]:
+    setting.wait()
+    before = 0
+    if setting.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+    clock = setting.clock
+    start = clock()
+    returned = way.run()
+    setting.wait()
+    seconds = clock() - start
+    if setting.device.type != "cuda":
+        return seconds, None, returned
+    own = way.states + sum(weights_bytes(network) for network in set(way.networks))
+    return seconds, (torch.cuda.max_memory_allocated() - before + own) / 1e9, returned
+
+
+def weights_bytes(network: nn.Module) -> int:
+    """Bytes of a network's weights."""
+    return sum(weight.numel() * weight.element_size() for weight in network.parameters())
+
+
+def free(setting: Setting) -> None:
+    """Give memory of a GPU back that nothing holds any more."""
+    if setting.device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def ratios(timings: Mapping[str, Timing], pairs: Mapping[str, tuple[str, str]]) -> dict[str, float]:
+    """How many times as fast the second of each pair is as the first, of those that were both timed."""
+    values = {
+        what: timings[slow].median / timings[fast].median
+        for what, (slow, fast) in pairs.items()
+        if slow in timings and fast in timings
+    }
+    return {what: round(value, 3) for what, value in values.items() if not math.isnan(value)}
+
+
+def relative_l2(value: Tensor, truth: Tensor) -> float:
+    """|value - truth| / |truth|."""
+    return float((value.float() - truth.float()).norm() / truth.float().norm())
+
+
+def cosine(one: Tensor, other: Tensor) -> float:
+    """Cosine of the angle between two tensors as vectors."""
+    return float(nn.functional.cosine_similarity(one.flatten().float(), other.flatten().float(), dim=0))
+
+
+# ------------------------------------------------------------------------------------------------ command line
+
+
+def machine(setting: Setting) -> str:
+    """Date, processor and versions, in a line."""
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "transformers"))
+    place = torch.cuda.get_device_name() if setting.device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    dtype = str(setting.dtype).removeprefix("torch.")
+    return f"{date.today()}, {platform.machine()}, {place}, Python {platform.python_version()}, {packages}, {dtype}"
+
+
+def read_setting(parser: argparse.ArgumentParser, argv: list[str] | None) -> tuple[argparse.Namespace, Setting]:
+    """Add the options that all share, and read the command line."""
+    parser.add_argument("--tiny", action="store_true", help="the same classes, tiny, for a CPU")
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: a GPU if any"
+    )
+    parser.add_argument("--dtype", choices=["bfloat16", "float32"], help="default: float32 with --tiny, else bfloat16")
+    args = parser.parse_args(argv)
+    size = TINY if args.tiny else REAL
+    if args.device == "cpu":
+        torch.set_num_threads(1)
+    dtype = args.dtype or ("float32" if args.tiny else "bfloat16")
+    return args, Setting(size, torch.device(args.device), getattr(torch, dtype))
+
+
+def shared_lines(result: Mapping[str, Any]) -> list[str]:
+    """The ratios and guards of a result, for people."""
+    lines = [f"  {what}: {value:.2f} times as fast" for what, value in result["ratios"].items()]
+    return lines + [f"  {what}: {told}" for what, told in result["guards"].items()]
+
+
+def show(result: Mapping[str, Any], lines: Iterable[str]) -> None:
+    """Print a table and the result as one line of JSON."""
+    print("\n".join(lines))
+    print(json.dumps(result))
