@@ -1,6 +1,7 @@
 """ViCLIP scores: directions, presets, what may be missing, and the files that weights come in."""
 
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from insvie_lightning.metrics.viclip import (
     viclip_pixels,
 )
 from insvie_lightning.nets.viclip import ViClipNet, ViClipSize
+from insvie_lightning.video import read_clip
 
 CPU = torch.device("cpu")
 TINY = ViClipSize(side=28, width=64, layers=1, features=24, text_width=64, text_layers=1)
@@ -217,3 +219,22 @@ def test_both_kinds_of_file_and_what_is_wrong_with_one(weights: Path, tmp_path: 
     released.unlink()
     with pytest.raises(InputError, match=r"has no file model\.safetensors or ViClip.*: give the folder or the file"):
         ViClip(str(tmp_path)).prepare()
+
+
+@pytest.mark.proof
+def test_a_real_clip_at_full_size(shared: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = ViClipNet(ViClipSize())
+    save_file({key: value.contiguous() for key, value in net.state_dict().items()}, tmp_path / "model.safetensors")
+    clip = torch.from_numpy(read_clip(shared / "real/videos/horse.mp4").frames)
+    captions: dict[str, Any] = {"source_caption": "a horse in the sun", "edited_caption": "a horse in the rain"}
+    metric = ViClip(str(tmp_path))
+    metric.prepare()
+    scores = []
+    for edited in (clip.flip(-1), clip):
+        start = time.perf_counter()
+        scores.append(metric.score(EditedSample("horse", clip, edited, **captions)))
+        print(f"\nViCLIP of two clips {tuple(clip.shape)}: {time.perf_counter() - start:.1f} s")
+    changed, same = (dict(zip(metric.names, score, strict=True)) for score in scores)
+    assert changed["viclip_dir_undefined"] == 0 and same["viclip_dir_undefined"] == 1
+    assert abs(changed["viclip_out"]) < 1 and changed["viclip_out"] != same["viclip_out"]
