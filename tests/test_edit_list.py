@@ -113,3 +113,13 @@ def test_what_is_wrong_with_one_row_is_said_of_that_row(videos: Path, row: str, 
     check(good)
     with pytest.raises(InputError, match=said):
         check(bad)
+
+
+@pytest.mark.parametrize("name", ["n" * 5000 + ".mp4", "a\0b.mp4"])
+def test_a_name_that_no_file_can_have_is_one_short_sentence(name: str, tmp_path: Path) -> None:
+    for edit in (Edit("k", tmp_path / name, "blue", "k.mp4"), Edit("k", tmp_path / "a.mp4", "blue", name)):
+        with pytest.raises(
+            InputError, match=r"can be the name of no file; legal are 255 bytes a part and no NUL"
+        ) as said:
+            check(edit)
+        assert len(str(said.value)) < 300

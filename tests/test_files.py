@@ -76,3 +76,9 @@ def test_json_is_read(tmp_path: Path) -> None:
     assert read_json(tmp_path / "x.json") == {"a": "\N{GRINNING FACE}"}
     (tmp_path / "x.json").write_text("[1]")
     assert read_json(tmp_path / "x.json", list) == [1]
+
+
+def test_a_long_name_does_not_make_a_long_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"n\.\.\.n+: file name too long, but a video is needed") as said:
+        open_regular(tmp_path / ("n" * 5000), "a video", "n" * 5000)
+    assert len(str(said.value)) < 300

@@ -46,3 +46,10 @@ def test_the_three_commonest_reasons_are_named_without_their_keys(tmp_path: Path
     with pytest.raises(InputError, match=r"3 x clip of 'KEY' is cut; 2 x empty; 1 x short$"):
         for number, reason in enumerate(reasons):
             quarantine.add(f"sample{number}", reason.replace("X", f"sample{number}"))
+
+
+def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    quarantine = Quarantine(tmp_path / "q.jsonl", max_rate=1.0)
+    (tmp_path / "q.jsonl").symlink_to(tmp_path / "q.jsonl")
+    with pytest.raises(InputError, match=r"q\.jsonl: too many levels.*, but bad samples such as 'a' are noted there"):
+        quarantine.add("a", "cut")

@@ -24,6 +24,8 @@ from insvie_lightning.video import Resize, fit_clip, pad_frames, read_clip, samp
 Folders = Sequence[str | Path] | str | Path  # jsonargparse takes the first that fits, and a list as text fits str
 Place = tuple[float, float, float]
 """Where a window lies in the slack of a clip, in time, down and across: 0 at the start, 1 at the end."""
+_TRIED = 16
+"""Samples of a folder that are looked at until one tells how its latents were made."""
 CENTRE: Place = (0.0, 0.5, 0.5)
 CAPTIONS = ("source_caption", "edited_caption")
 COLUMNS = ["key", "shard", "source_shard", "origin", "edit_type", "instruction", *CAPTIONS, "fps", "members"]
@@ -165,20 +167,32 @@ def check_cache(rows: pa.Table, form: Form, trainer: Trainer | None) -> None:
     posteriors: dict[str, str] = {}
     start = 0
     for chunk in rows["folder"].chunks:  # folder after folder, so that each chunk is of one
-        row = rows.slice(start, 1).to_pylist()[0] if len(chunk) else None
+        first = rows.slice(start, min(len(chunk), _TRIED)).to_pylist()
         start += len(chunk)
-        if row is None or row["folder"] in checked:
+        if not first or (folder := first[0]["folder"]) in checked:
             continue
-        checked.add(row["folder"])
-        if (data := _read_members(row, {LATENTS}).get(LATENTS)) is not None:
+        checked.add(folder)
+        if (data := _first_latents(first)) is not None:
             encoder = getattr(trainer.lightning_module, "encoder_hash", None) if trainer else None
             crops = form.resize == "crop"
-            check_latents(data, Path(row["folder"]), encoder, form.frames, form.size, crops, form.noise_shift)
+            check_latents(data, Path(folder), encoder, form.frames, form.size, crops, form.noise_shift)
             if (recipe := read_recipe(data)) is not None:
-                posteriors[recipe.posterior] = row["folder"]
+                posteriors[recipe.posterior] = folder
     if len(posteriors) > 1:
         told = " and ".join(f"the {kind} in {folder}" for kind, folder in sorted(posteriors.items()))
         raise InputError(f"cached latents of one stage are all moments or all means, but there are {told}")
+
+
+def _first_latents(rows: Sequence[dict[str, Any]]) -> bytes | None:
+    """The first file of latents that is whole; broken ones are set aside when their turn comes."""
+    for row in rows:
+        try:
+            if (data := _read_members(row, {LATENTS}).get(LATENTS)) is not None:
+                unpack_latents(data)
+            return data
+        except InputError:
+            continue
+    return None
 
 
 def read_sample(row: dict[str, Any], form: Form, place: Place = CENTRE) -> Sample:

@@ -11,7 +11,7 @@ from itertools import chain, count
 from pathlib import Path
 
 from insvie_lightning.columns import find_columns
-from insvie_lightning.errors import InputError
+from insvie_lightning.errors import InputError, shortened
 from insvie_lightning.files import open_text
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif"})
@@ -79,6 +79,9 @@ def check(edit: Edit) -> None:
     Raises:
         InputError: No video or instruction, or an output that is no mp4 inside the output folder.
     """
+    for name in (str(edit.video), edit.output):
+        if not can_exist(name):
+            raise InputError(f"{shortened(name)!r} can be the name of no file; legal are 255 bytes a part and no NUL")
     if edit.video.is_dir():
         raise InputError("the row names no video; needed are video,instruction")
     if not edit.instruction:
@@ -90,6 +93,11 @@ def check(edit: Edit) -> None:
         raise InputError(f"the output {edit.output!r} leaves the output folder; legal are names inside it")
     if output.suffix != ".mp4":
         raise InputError(f"the output {edit.output!r} is no mp4; did you mean {output.with_suffix('.mp4').name!r}?")
+
+
+def can_exist(path: Path | str) -> bool:
+    """Whether a file system takes the name at all; asking it about another one raises."""
+    return "\0" not in str(path) and all(len(os.fsencode(part)) <= 255 for part in Path(path).parts)
 
 
 def keep_source(video: Path | str, output: Path | str) -> None:

@@ -37,3 +37,9 @@ def nearest(value: str, legal: Iterable[str]) -> str:
 def first_line(error: Exception) -> str:
     """Return the first line of what another library says, at most 160 characters; the kind of error if it is silent."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
+def shortened(name: object) -> str:
+    """A name from outside as a sentence can carry it: of a very long one its two ends."""
+    text = str(name)
+    return text if len(text) <= 200 else f"{text[:90]}...{text[-90:]}"

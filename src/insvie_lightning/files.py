@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-from insvie_lightning.errors import InputError, first_line
+from insvie_lightning.errors import InputError, first_line, shortened
 
 _NON_BLOCKING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
@@ -30,13 +30,14 @@ def open_regular(path: Path | str, needed: str = "a file", name: str | None = No
     Raises:
         InputError: It cannot be opened, or is no regular file.
     """
+    told = shortened(name or path)
     try:
         # What is opened is what is looked at: nobody can put something else there in between.
         descriptor = os.open(path, os.O_RDONLY | _NON_BLOCKING)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 what = "is a directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "no regular file"
-                raise InputError(f"{name or path}: {what}, but {needed} is needed")
+                raise InputError(f"{told}: {what}, but {needed} is needed")
         except BaseException:
             os.close(descriptor)
             raise
@@ -45,7 +46,7 @@ def open_regular(path: Path | str, needed: str = "a file", name: str | None = No
         if isinstance(error, InputError):
             raise
         said = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{name or path}: {said.lower()}, but {needed} is needed") from None
+        raise InputError(f"{told}: {said.lower()}, but {needed} is needed") from None
 
 
 @contextmanager

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from insvie_lightning.errors import InputError
 from insvie_lightning.files import open_regular
@@ -36,15 +38,20 @@ class Quarantine:
         """Set a bad sample aside.
 
         Raises:
-            InputError: More than `max_rate` of the samples, or of 200 if there were fewer, were bad.
+            InputError: More than `max_rate` of the samples, or of 200 if there were fewer, were bad; or the file
+                cannot be written.
         """
         self._seen += 1
         self._reasons[reason.replace(key, "KEY")] += 1
         if key not in self._written:
             self._written.add(key)
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"key": key, "reason": reason}, ensure_ascii=False) + "\n")
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"key": key, "reason": reason}, ensure_ascii=False) + "\n")
+            except OSError as error:
+                said = f"{self.path}: {(error.strerror or str(error)).lower()}"
+                raise InputError(f"{said}, but bad samples such as {key!r} are noted there") from None
         bad = self._reasons.total()
         if bad > self.max_rate * max(self._seen, ENOUGH):
             commonest = "; ".join(f"{count} x {reason}" for reason, count in self._reasons.most_common(3))
@@ -52,6 +59,13 @@ class Quarantine:
                 f"{bad} of {self._seen} samples are bad, more than max_bad_rate {self.max_rate} ({self.path} has the "
                 f"keys); the commonest reasons: {commonest}"
             )
+
+
+def _lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    try:
+        yield from file
+    except OSError as error:
+        raise InputError(f"{path}: {(error.strerror or str(error)).lower()}, but bad samples are noted there") from None
 
 
 def read_quarantine(path: Path) -> dict[str, str]:
@@ -64,7 +78,7 @@ def read_quarantine(path: Path) -> dict[str, str]:
         return {}
     found = {}
     with open_regular(path, "a file of bad samples") as file:
-        for line in file:
+        for line in _lines(file, path):
             try:
                 record = json.loads(line)
                 found[str(record["key"])] = str(record["reason"])

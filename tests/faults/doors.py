@@ -21,6 +21,7 @@ from insvie_lightning.cli import main
 from insvie_lightning.edit_list import list_edits
 from insvie_lightning.errors import InputError
 from insvie_lightning.report.score_sheet import SHEET
+from insvie_lightning.shards.latents import LatentRecipe, pack_latents
 from insvie_lightning.shards.write import ShardWriter
 from insvie_lightning.video import write_clip
 
@@ -123,11 +124,10 @@ def compacted(folder: Path) -> None:
 
 
 def latents(folder: Path) -> None:
-    from safetensors.torch import save
-
+    recipe = LatentRecipe("an encoder", frames=5, size=(32, 48), resize="cover", dtype="float32")
     with ShardWriter(folder, shard_size=1) as writer:
         for key in "xy":
-            data = save({"source": torch.zeros(2, 16, 4, 6), "edited": torch.ones(2, 16, 4, 6)})
+            data = pack_latents({"source": torch.zeros(2, 16, 4, 6), "edited": torch.ones(2, 16, 4, 6)}, recipe)
             writer.write_members({"key": key, "instruction": "do"}, {"latents.safetensors": data})
     row = pq.read_table(folder / "shard-000000.parquet").to_pylist()[0]["members"]
     place = next(member for member in row if member["name"] == "latents.safetensors")
@@ -416,7 +416,9 @@ def latents_in_tar(folder: Path, between: Between) -> Found:
     from insvie_data_modules.curriculum import Curriculum, Stage
     from insvie_lightning.quarantine import Quarantine, read_quarantine
 
-    module = Curriculum([folder, folder / "new"], [Stage("all", steps=4)], batch_size=1, max_bad_rate=1.0)
+    module = Curriculum(
+        [folder, folder / "new"], [Stage("all", steps=4)], batch_size=1, frames=5, size=(32, 48), max_bad_rate=1.0
+    )
     dataset: Any = module.train_dataloader().dataset
     dataset.quarantine = Quarantine(folder / "quarantine.jsonl", 1.0)
     good = {dataset[number][1].key for number in range(4)}
@@ -573,7 +575,8 @@ DOORS = (
     Door("JSON", "insvie report, summary", run_folder, "summary.json", report, shared=True),
     Door("JSON", "insvie report, samples", run_folder, "samples/step-000010/samples.json", report, shared=True),
     Door("JSON", "Drafts, the job", built, "job.json", drafts, shared=True),
-    Door("JSON", "a run's quarantine", quarantined, "quarantine-rank0.jsonl", after_quarantine, frozenset("z")),
+    Door("JSON", "a run's quarantine", quarantined, "quarantine-rank0.jsonl", after_quarantine, frozenset("z"),
+         shared=True),
     Door("tar", "Curriculum", shards, "shard-000000.tar", curriculum, _XYZ),
     Door("tar", "Drafts", shards, "shard-000000.tar", drafts, _XYZ),
     Door("tar", "iterate_samples", shards, "shard-000000.tar", iterate, _XYZ),

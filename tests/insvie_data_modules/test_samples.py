@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from insvie_data_modules.samples import Form, RowSamples, Sample, fit, load_rows, stack
+from insvie_data_modules.samples import Form, RowSamples, Sample, check_cache, fit, load_rows, stack
 from insvie_lightning.batch import Clip
 from insvie_lightning.errors import InputError
 from insvie_lightning.shards.index import index
+from insvie_lightning.shards.latents import LATENTS, LatentRecipe, pack_latents
 from insvie_lightning.shards.write import ShardWriter
 from insvie_lightning.video import encode_clip
 
@@ -116,3 +117,16 @@ def test_a_batch_keeps_what_is_known_of_its_samples() -> None:
         ("a", "b"), ("do a", "do b"), ("pair", "pair"), (7.0, 7.0),
     )  # fmt: skip
     assert batch.source is not None and batch.source.shape == (2, 1) and batch.edited is None
+
+
+def test_a_broken_first_file_of_latents_does_not_refuse_its_folder(tmp_path: Path) -> None:
+    recipe = LatentRecipe("an encoder", frames=5, size=(32, 48), resize="cover", dtype="float32")
+    whole = pack_latents({"source": torch.zeros(2, 16, 4, 6), "edited": torch.ones(2, 16, 4, 6)}, recipe)
+    with ShardWriter(tmp_path) as writer:
+        for key, data in (("a", whole[:-100]), ("b", whole)):
+            writer.write_members({"key": key, "instruction": "do"}, {LATENTS: data})
+    rows = load_rows(tmp_path)
+    check_cache(rows, Form(5, (32, 48), "crop"), None)
+    with pytest.raises(InputError, match="are of 5 frames, the run is of 9"):
+        check_cache(rows, Form(9, (32, 48), "crop"), None)
+    check_cache(rows[:1], Form(9, (32, 48), "crop"), None)  # what cannot be read is set aside when its turn comes

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from insvie_lightning.edit_list import Edit, check
+from insvie_lightning.edit_list import Edit, can_exist, check
 from insvie_lightning.editors.editor import Editor
 from insvie_lightning.editors.options import EditOptions
 from insvie_lightning.errors import InputError
@@ -64,7 +64,8 @@ def edit_in_bulk(
     reasons = folder / QUARANTINE
     reasons.unlink(missing_ok=True)
     quarantine = Quarantine(reasons, max_rate=1.0)  # a table of videos is small: all of it is tried
-    sources = {os.path.realpath(edit.video): edit.video for edit in edits}  # resolve() raises where links go in circles
+    # resolve() raises where links go in circles.
+    sources = {os.path.realpath(edit.video): edit.video for edit in edits if can_exist(edit.video)}
     taken: dict[str, str] = {}
     counts = {"edited": 0, "done_before": 0, "bad": 0}
     for edit in edits:

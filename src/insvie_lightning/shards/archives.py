@@ -33,6 +33,8 @@ holds it, the byte at which it begins there (in a zip: its local header), its by
 
 MAX_BYTES = 2**30
 """Of an unpacked member; a video is packed to about its own size, so whatever grows beyond this is no video."""
+MAX_RATIO = 100
+"""Of its size to that in the zip, beyond the first MB, likewise."""
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED, _CHECKSUM_FOLLOWS = 0x1, 0x8
 _LOCAL_HEADER = struct.Struct("<4s2xHH4xI8xHH")
@@ -79,7 +81,8 @@ def unzip_member(read: Callable[[int, int], bytes], offset: int, size: int, name
         name: What to call the zip in errors.
 
     Raises:
-        InputError: There is no member at that byte, or its data is damaged or larger than 2^30 bytes.
+        InputError: There is no member at that byte, or its data is damaged, larger than 2^30 bytes, or a hundred times
+            as large as it is packed.
     """
     header = read(_LOCAL_HEADER.size, offset)
     signature, flags, method, crc, name_length, extra_length = _LOCAL_HEADER.unpack(header)
@@ -90,13 +93,16 @@ def unzip_member(read: Callable[[int, int], bytes], offset: int, size: int, name
     if flags & _CHECKSUM_FOLLOWS:
         follows = read(8, begin + size)
         (crc,) = struct.unpack_from("<I", follows, 4 if follows.startswith(b"PK\x07\x08") else 0)
+    limit = min(MAX_BYTES, MAX_RATIO * size + 2**20)
     try:
         unpack = zlib.decompressobj(-zlib.MAX_WBITS)
-        data = unpack.decompress(packed, MAX_BYTES) if method == zipfile.ZIP_DEFLATED else packed
+        data = unpack.decompress(packed, limit) if method == zipfile.ZIP_DEFLATED else packed
     except zlib.error:
         data = b""
-    if len(data) == MAX_BYTES:
-        raise InputError(f"{name}: the member at byte {offset} has more than {MAX_BYTES:,} bytes, which no video needs")
+    if len(data) >= limit:
+        raise InputError(
+            f"{name}: the member at byte {offset} has more than {limit:,} bytes out of {size:,}, which no video needs"
+        )
     if zlib.crc32(data) != crc or method not in _METHODS:
         raise InputError(f"{name}: the member at byte {offset} is damaged")
     return data
