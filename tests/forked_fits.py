@@ -142,6 +142,10 @@ def _size(run: Run) -> int:
     return record.stat().st_size if record.exists() else 0
 
 
+def _runs(child: int) -> bool:
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+
 def go(run: Run) -> dict[str, Any]:
     if run.world == 1:
         build(tuple(run.args))
@@ -152,8 +156,8 @@ def go(run: Run) -> dict[str, Any]:
     children = [_start(run, rank, port) for rank in range(run.world)]
     if run.kill_after_s is not None:
         before = _size(run)
-        while run.in_training and _size(run) == before:
-            time.sleep(0.02)
+        while run.in_training and _size(run) == before and all(map(_runs, children)):
+            time.sleep(0.002)
         time.sleep(run.kill_after_s)
         for child in children:
             os.killpg(child, signal.SIGKILL)

@@ -135,11 +135,11 @@ def test_killed_twice_and_rerun_by_the_same_command(command: Any, straight: Path
 @pytest.mark.timeout(3600)
 def test_killed_at_thirty_random_moments(command: Any, tmp_path: Path) -> None:
     draw = random.Random(0)
-    stages = "--data.stages=[{name: a, steps: 15, static_to_real: '1:1'}, {name: b, steps: 15}]"
+    stages = "--data.stages=[{name: a, steps: 60, static_to_real: '1:1'}, {name: b, steps: 60}]"
     straight = {"args": command(tmp_path / "straight", stages), "record": str(tmp_path / "straight.seen")}
     run = {"args": command(tmp_path / "run", stages, every=1), "record": str(tmp_path / "seen")}
-    kills: list[dict[str, Any]] = [{"kill_after_s": draw.uniform(0, 4)} for _ in range(5)]
-    kills += [{"kill_after_s": draw.uniform(0, 1), "in_training": True} for _ in range(10)]
+    kills: list[dict[str, Any]] = [{"kill_after_s": draw.uniform(0, 1)} for _ in range(5)]
+    kills += [{"kill_after_s": draw.uniform(0, 0.3), "in_training": True} for _ in range(10)]
     moments = ["half written", "written", "flushed", "named"]
     kills += [{"kill_in_save": (draw.choice([1, 2]), moments[number % 4])} for number in range(15)]
     draw.shuffle(kills)
@@ -150,11 +150,11 @@ def test_killed_at_thirty_random_moments(command: Any, tmp_path: Path) -> None:
     seen = recorded(tmp_path / "seen")
     print(
         f"killed {statuses.count([-9])} times, resumed {resumed} times, skipped {skipped} cut saves, trained "
-        f"{len(seen)} batches for 60, {sum(result['seconds'] for result in results):.0f} s"
+        f"{len(seen)} batches for 240, {sum(result['seconds'] for result in results):.0f} s"
     )
     assert statuses[0] == statuses[-1] == [0] and statuses.count([-9]) >= 28 and skipped >= 5
-    assert_same_end(tmp_path / "run", tmp_path / "straight", steps=30)
-    assert set(seen) == set(recorded(tmp_path / "straight.seen")) and len(set(seen)) == 60
+    assert_same_end(tmp_path / "run", tmp_path / "straight", steps=120)
+    assert set(seen) == set(recorded(tmp_path / "straight.seen")) and len(set(seen)) == 240
 
 
 @pytest.mark.proof
