@@ -174,35 +174,47 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A text-to-video model of random weights that is small enough to train in seconds."""
-    from diffusers import CogVideoXDDIMScheduler, CogVideoXTransformer3DModel
+def make_transformer() -> Callable[[], Any]:
+    """Build a CogVideoX transformer of 2 layers; always the same weights."""
+    from diffusers import CogVideoXTransformer3DModel
 
-    from insvie_lightning.toy.text import MAX_TOKENS, build_text_encoder, build_tokenizer
+    from insvie_lightning.toy.text import MAX_TOKENS
+
+    def make() -> CogVideoXTransformer3DModel:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return CogVideoXTransformer3DModel(
+                num_attention_heads=2,
+                attention_head_dim=16,
+                num_layers=2,
+                in_channels=16,
+                out_channels=16,
+                time_embed_dim=32,
+                text_embed_dim=64,
+                sample_width=12,
+                sample_height=8,
+                sample_frames=9,
+                max_text_seq_length=MAX_TOKENS,
+                spatial_interpolation_scale=1.0,
+                temporal_interpolation_scale=1.0,
+            ).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_base(make_transformer: Callable[[], Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text-to-video model of random weights that is small enough to train in seconds."""
+    from diffusers import CogVideoXDDIMScheduler
+
+    from insvie_lightning.toy.text import build_text_encoder, build_tokenizer
     from insvie_lightning.weights.components import Components, load_vae, save_components
 
     folder = tmp_path_factory.mktemp("base")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        transformer = CogVideoXTransformer3DModel(
-            num_attention_heads=2,
-            attention_head_dim=16,
-            num_layers=2,
-            in_channels=16,
-            out_channels=16,
-            time_embed_dim=32,
-            text_embed_dim=64,
-            sample_width=12,
-            sample_height=8,
-            sample_frames=9,
-            max_text_seq_length=MAX_TOKENS,
-            spatial_interpolation_scale=1.0,
-            temporal_interpolation_scale=1.0,
-        )
     tokenizer = build_tokenizer()
     scheduler = CogVideoXDDIMScheduler(
         snr_shift_scale=3.0, prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
     )
-    parts = Components(transformer, load_vae("toy"), build_text_encoder(len(tokenizer)), tokenizer, scheduler)
+    parts = Components(make_transformer(), load_vae("toy"), build_text_encoder(len(tokenizer)), tokenizer, scheduler)
     save_components(parts, folder, torch.float32)
     return folder
