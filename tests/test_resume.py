@@ -17,7 +17,7 @@ import torch
 
 from insvie_data_modules.stages import RankSampler
 from insvie_lightning.checkpoints import newest_checkpoint
-from insvie_lightning.shards.order import Ratio, StreamOrder, interleave
+from insvie_lightning.shards.order import Ratio, Runs, StreamOrder, interleave
 from insvie_lightning.shards.write import ShardWriter
 from insvie_lightning.toy.edits import example, to_triplet
 from insvie_lightning.weights.deliverable import load_deliverable
@@ -198,7 +198,7 @@ def test_an_epoch_over_64_ranks_of_8_workers_has_every_sample_once(samples: int)
     rows = {"static": samples * 5 // 6, "real": samples // 6}
     start = time.monotonic()
     tracemalloc.start()
-    orders = {name: StreamOrder(np.sort(draw.integers(0, 1 + count // 1000, count)), 3, f"s/{name}")
+    orders = {name: StreamOrder(Runs.of(np.sort(draw.integers(0, 1 + count // 1000, count))), 3, f"s/{name}")
               for name, count in rows.items()}  # fmt: skip
     _ = [order[0] for order in orders.values()]  # draws the epoch
     built, (_, peak) = time.monotonic() - start, tracemalloc.get_traced_memory()

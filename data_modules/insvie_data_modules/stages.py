@@ -18,7 +18,7 @@ from insvie_lightning.batch import ORIGINS, EditBatch, Position
 from insvie_lightning.errors import InputError
 from insvie_lightning.quarantine import Quarantine
 from insvie_lightning.shards.manifest import open_manifest
-from insvie_lightning.shards.order import Ratio, Stream, StreamOrder, generator, interleave
+from insvie_lightning.shards.order import Ratio, Runs, Stream, StreamOrder, generator, interleave, run_starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class PlannedStage:
         batches: Number of batches of each process.
         ratio: Static to real samples; None takes them as they come.
         rows: The manifest rows that the stage selects.
-        streams: Stream -> its rows, and the order in which they come.
+        streams: Stream -> the order of its rows.
         digest: Hash of all that the order depends on.
     """
 
@@ -38,7 +38,7 @@ class PlannedStage:
     batches: int
     ratio: Ratio | None
     rows: pa.Table
-    streams: dict[Stream, tuple[np.ndarray, StreamOrder]]
+    streams: dict[Stream, StreamOrder]
     digest: str
 
 
@@ -59,41 +59,40 @@ def plan_stage(
     """
     ratio = None if static_to_real is None else Ratio.parse(static_to_real)
     rows, summary = load_rows(folders, where), summarize(folders, where)
-    if len(rows) != len(summary.origins):
-        raise InputError(f"{folders} changed while it was opened ({len(rows)}, then {len(summary.origins)} samples)")
-    count = {origin: int(np.sum(summary.origins == number)) for number, origin in enumerate(ORIGINS)}
+    if len(rows) != (found := int(summary.runs.lengths.sum())):
+        raise InputError(f"{folders} changed while it was opened ({len(rows)}, then {found} samples)")
+    count = {origin: int(summary.runs.lengths[summary.origins == place].sum()) for place, origin in enumerate(ORIGINS)}
     members: dict[Stream, tuple[str, ...]] = {
         "all": ORIGINS, "static": ("static",), "real": ("real", "pair") if real_includes_pairs else ("real",)
     }  # fmt: skip
     needed: list[Stream] = ["all"] if ratio is None else [s for s in ("static", "real") if getattr(ratio, s)]
     if any(not sum(count[origin] for origin in members[stream]) for stream in needed):
-        found = ", ".join(f"{count[origin]} {origin}" for origin in ORIGINS)
+        selected = ", ".join(f"{count[origin]} {origin}" for origin in ORIGINS)
         raise InputError(
             f"stage {name!r} needs {'samples' if ratio is None else f'static:real = {ratio}'}, but in {folders} the "
-            f"clause `{where}` selects {found}; loosen it, or change static_to_real"
+            f"clause `{where}` selects {selected}; loosen it, or change static_to_real"
         )
-    streams: dict[Stream, tuple[np.ndarray, StreamOrder]] = {}
-    digest = hashlib.sha256(f"{summary.digest} {name} {ratio} {seed} {pool_shards}".encode())
+    streams: dict[Stream, StreamOrder] = {}
     for stream in needed:
-        places = [ORIGINS.index(origin) for origin in members[stream]]
-        chosen = np.flatnonzero(np.isin(summary.origins, places)).astype(np.int32)
-        streams[stream] = chosen, StreamOrder(summary.shards[chosen], seed, f"{name}/{stream}", pool_shards)
-        digest.update(stream.encode() + chosen.tobytes())
+        chosen = np.isin(summary.origins, [ORIGINS.index(origin) for origin in members[stream]])
+        streams[stream] = StreamOrder(summary.runs[chosen], seed, f"{name}/{stream}", pool_shards)
+    drawn = [members[stream] for stream in needed]
+    digest = hashlib.sha256(f"{summary.digest} {name} {ratio} {drawn} {seed} {pool_shards}".encode())
     return PlannedStage(name, batches, ratio, rows, streams, digest.hexdigest())
 
 
 @dataclass(frozen=True, slots=True)
 class RowSummary:
-    """What the order of N rows depends on, a few bytes a row.
+    """What the order of rows depends on, a few bytes for each run of rows of one shard and one origin.
 
     Attributes:
-        origins: Place of each row's origin in `ORIGINS`, -1 of any other; N.
-        shards: Number of each row's shard, counted as they first appear; N.
-        digest: Hash of the keys and shards of all rows, in their order.
+        runs: The R runs; shards are numbered as they first appear.
+        origins: Place of the origin of each run in `ORIGINS`, -1 of any other; R.
+        digest: Hash of the keys, shards and origins of all rows, in their order.
     """
 
+    runs: Runs
     origins: np.ndarray
-    shards: np.ndarray
     digest: str
 
 
@@ -103,18 +102,27 @@ def summarize(folders: Folders, where: str) -> RowSummary:
     Raises:
         InputError: As `load_rows`.
     """
-    origins, shards = [np.empty(0, np.int8)], [np.empty(0, np.int32)]
+    starts, shards, origins = [np.empty(0, np.int32)], [np.empty(0, np.int32)], [np.empty(0, np.int8)]
     numbers: dict[tuple[Path, str | None], int] = {}
-    digest = hashlib.sha256()
+    keys, places, total = hashlib.sha256(), hashlib.sha256(), 0
     for folder in list_folders(folders):
         for batch in open_manifest(folder).stream(where, ["key", "origin", "shard"]):
-            names, origin = (batch[name].dictionary_encode("encode") for name in ("shard", "origin"))
+            names, kinds = (batch[name].dictionary_encode("encode") for name in ("shard", "origin"))
             known = [numbers.setdefault((folder, shard), len(numbers)) for shard in names.dictionary.to_pylist()]
-            shards.append(np.array(known, np.int32)[names.indices.to_numpy()])
-            places = [ORIGINS.index(kind) if kind in ORIGINS else -1 for kind in origin.dictionary.to_pylist()]
-            origins.append(np.array(places, np.int8)[origin.indices.to_numpy()])
-            digest.update("".join(f"{key}\n" for key in batch["key"].to_pylist()).encode() + shards[-1].tobytes())
-    return RowSummary(np.concatenate(origins), np.concatenate(shards), digest.hexdigest())
+            shard = np.array(known, np.int32)[names.indices.to_numpy()]
+            legal = [ORIGINS.index(kind) if kind in ORIGINS else -1 for kind in kinds.dictionary.to_pylist()]
+            origin = np.array(legal, np.int8)[kinds.indices.to_numpy()]
+            # Two hashes, because keys and places alternate as the batches are cut, which changes with `compact`.
+            keys.update("".join(f"{key}\n" for key in batch["key"].to_pylist()).encode())
+            places.update(np.stack([shard, origin], axis=1).astype(np.int32).tobytes())
+            first = run_starts(shard, origin)
+            starts.append(first + np.int32(total))
+            shards.append(shard[first])
+            origins.append(origin[first])
+            total += len(batch)
+    start, number, place = (np.concatenate(parts) for parts in (starts, shards, origins))
+    runs = Runs(start, np.diff(start, append=np.int32(total)), number)
+    return RowSummary(runs, place, f"{keys.hexdigest()} {places.hexdigest()}")
 
 
 class StagedSamples(Dataset[tuple[int, Sample]]):
@@ -152,9 +160,9 @@ class StagedSamples(Dataset[tuple[int, Sample]]):
         stage, within = self.stages[index], number - self._starts[index]
         top, left, start = generator(self.seed, f"{stage.name}/window", within).random(3)
         stream, first = interleave(within, stage.ratio)
-        chosen, order = stage.streams[stream]
+        order = stage.streams[stream]
         for candidate in range(first, first + len(order)):
-            row = stage.rows.slice(int(chosen[order[candidate]]), 1).to_pylist()[0]
+            row = stage.rows.slice(order[candidate], 1).to_pylist()[0]
             try:
                 sample = read_sample(row, self.form, (float(start), float(top), float(left)))
             except InputError as error:

@@ -1,5 +1,6 @@
 """What each rank draws, and what the order depends on."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from insvie_data_modules.stages import RankSampler, StagedSamples, plan_stage, s
 from insvie_lightning.batch import ORIGINS
 from insvie_lightning.errors import InputError
 from insvie_lightning.quarantine import Quarantine
-from insvie_lightning.shards.manifest import read_part
+from insvie_lightning.shards.manifest import compact, open_manifest, read_part
 
 
 def staged(folder: Path, **options: Any) -> StagedSamples:
@@ -39,8 +40,20 @@ def test_rows_are_summarized_as_they_lie(shards: Path, latents: Path) -> None:
     summary = summarize([latents, shards], "true")
     names = [f"{row['folder']}/{row['shard']}" for row in rows]
     assert len(set(names)) == 16
-    assert summary.shards.tolist() == [list(dict.fromkeys(names)).index(name) for name in names]
-    assert [ORIGINS[place] for place in summary.origins] == [row["origin"] for row in rows]
+    runs = zip(summary.runs.starts, summary.runs.lengths, summary.runs.shards, summary.origins, strict=True)
+    expanded = [(row, shard, ORIGINS[origin]) for start, n, shard, origin in runs for row in range(start, start + n)]
+    shard_numbers = [list(dict.fromkeys(names)).index(name) for name in names]
+    assert expanded == [(row, shard_numbers[row], rows[row]["origin"]) for row in range(len(rows))]
+    assert len(summary.origins) < len(rows)
+
+
+def test_a_data_set_that_was_compacted_is_the_same(shards: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(shards, copy)
+    before = staged(copy).fingerprint()
+    compact(copy)
+    assert len(open_manifest(copy).files) == 1
+    assert staged(copy).fingerprint() == before
 
 
 def test_the_digest_is_of_every_key_in_its_place(latents: Path, tmp_path: Path) -> None:

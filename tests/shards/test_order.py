@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from insvie_lightning.errors import InputError
-from insvie_lightning.shards.order import Ratio, StreamOrder, generator, interleave
+from insvie_lightning.shards.order import Ratio, Runs, StreamOrder, generator, interleave
 
 
 @pytest.mark.parametrize(
@@ -50,14 +50,14 @@ def test_without_a_ratio_there_is_one_stream() -> None:
 
 
 def test_every_row_comes_once_per_epoch_and_epochs_differ() -> None:
-    order = StreamOrder(np.repeat(np.arange(10), 7), seed=0, pool_shards=3)
+    order = StreamOrder(Runs.of(np.repeat(np.arange(10), 7)), seed=0, pool_shards=3)
     epochs = [[order[epoch * 70 + i] for i in range(70)] for epoch in range(3)]
     assert all(sorted(epoch) == list(range(70)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
 
 
 def test_the_order_is_a_function_of_seed_name_and_index_alone() -> None:
-    shards = np.repeat(np.arange(10), 7)
+    shards = Runs.of(np.repeat(np.arange(10), 7))
     order = StreamOrder(shards, seed=3, name="s1/static")
     first = [order[i] for i in range(200)]
     again = StreamOrder(shards, seed=3, name="s1/static")
@@ -68,7 +68,7 @@ def test_the_order_is_a_function_of_seed_name_and_index_alone() -> None:
 
 def test_samples_stay_within_a_pool_of_shards() -> None:
     shards = np.repeat(np.arange(12), 50)
-    order = StreamOrder(shards, seed=0, pool_shards=3)
+    order = StreamOrder(Runs.of(shards), seed=0, pool_shards=3)
     pools = [{int(shards[order[i]]) for i in range(start, start + 150)} for start in range(0, 600, 150)]
     assert [len(pool) for pool in pools] == [3, 3, 3, 3]
     assert len(set.union(*pools)) == 12
@@ -77,9 +77,36 @@ def test_samples_stay_within_a_pool_of_shards() -> None:
 
 
 def test_a_million_rows_are_ordered_in_seconds() -> None:
-    order = StreamOrder(np.arange(1_000_000) // 1000, seed=0)
+    order = StreamOrder(Runs.of(np.arange(1_000_000) // 1000), seed=0)
     assert order[0] != order[1_000_000 - 1]
     assert len({order[i] for i in range(1000)}) == 1000
+
+
+def test_the_order_does_not_depend_on_where_runs_are_cut() -> None:
+    shards = np.random.default_rng(0).integers(0, 5, 200)
+    rows = Runs(np.arange(200, dtype=np.int32), np.ones(200, np.int32), shards)
+    assert len(Runs.of(shards).starts) < 180
+    order, same = StreamOrder(Runs.of(shards), seed=0, pool_shards=2), StreamOrder(rows, seed=0, pool_shards=2)
+    assert [order[i] for i in range(400)] == [same[i] for i in range(400)]
+
+
+def test_a_large_shard_is_cut_into_pieces_wherever_its_runs_end() -> None:
+    runs = Runs(np.array([0, 12, 30, 100]), np.array([9, 18, 3, 20]), np.array([7, 7, 2, 7]))
+    cut, first = runs.by_shard(10)
+    pieces = [
+        [*zip(part.shards, part.starts, part.starts + part.lengths, strict=True)]
+        for part in (cut[chosen] for chosen in np.split(np.arange(len(cut.starts)), first[1:]))
+    ]
+    assert pieces == [
+        [(2, 30, 33)], [(7, 0, 9), (7, 12, 13)], [(7, 13, 23)], [(7, 23, 30), (7, 100, 103)],
+        [(7, 103, 113)], [(7, 113, 120)],
+    ]  # fmt: skip
+
+
+def test_a_pool_of_large_shards_holds_few_rows() -> None:
+    order = StreamOrder(Runs.of(np.repeat([0, 1], 100_000)), seed=0, pool_shards=2)
+    assert len({order[i] for i in range(200_000)}) == 200_000
+    assert order._rows.nbytes <= 2 * 4 * 16_384
 
 
 def test_random_numbers_depend_on_every_part_of_the_seed() -> None:

@@ -56,9 +56,9 @@ def index(
     table = find_table(src).name
     if (dst / PART).exists() and (other := indexed_table(dst / PART)) != table:
         raise InputError(f"{dst} holds the index of {other} already; give the one of {table} a folder of its own, DST")
-    rows = locate(
-        src, dst, builder="index", source_dir=source_dir, edited_dir=edited_dir, origin=origin, dataset=dataset
-    )
+    names = {"source_dir": source_dir, "edited_dir": edited_dir}
+    # By shard, because the order of training holds numbers for each run of rows of a shard, not for each row.
+    rows = locate(src, dst, builder="index", origin=origin, dataset=dataset, by_shard=True, **names)
     result = count_rows(rows)
     check_bad_rate(Counter(result.rejected), len(rows), max_bad_rate)
     dst.mkdir(parents=True, exist_ok=True)

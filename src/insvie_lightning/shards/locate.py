@@ -89,7 +89,7 @@ WITH places AS (
     JOIN broken AS source_broken ON source_broken.folder = numbered.source_folder
     JOIN broken AS edited_broken ON edited_broken.folder = numbered.edited_folder
 )
-SELECT {columns} FROM places ORDER BY line
+SELECT {columns} FROM places ORDER BY {order}
 """
 
 _VALUES = {
@@ -118,8 +118,9 @@ def locate(
     edited_dir: str = "edited",
     origin: Origin | None = None,
     dataset: str | None = None,
+    by_shard: bool = False,
 ) -> pa.Table:
-    """Return the rows of a layout as those of a manifest whose samples lie where they are, in the layout's order.
+    """Return the rows of a layout as those of a manifest whose samples lie where they are.
 
     Zips are not extracted: a member is known by its zip and the byte of its local header. A row with a problem is a
     rejected sample. The table lies on disk, and the work is done in less than a gigabyte
@@ -133,6 +134,7 @@ def locate(
         edited_dir: As in `read_layout`.
         origin: Of all samples; None guesses it from the prefix of each name.
         dataset: Name of the data set; that of the folder by default.
+        by_shard: Put the rows shard by shard, then origin by origin; False keeps the layout's order.
 
     Raises:
         InputError: As `read_layout`; or there are neither files nor zips where the videos should be.
@@ -157,7 +159,8 @@ def locate(
         for side in ("source", "edited"):
             connection.execute(_FOUND.format(side=side))
         connection.execute("DROP TABLE listed")
-        connection.execute(_LOCATED.format(columns=columns), names)
+        order = "shard, origin, line" if by_shard else "line"
+        connection.execute(_LOCATED.format(columns=columns, order=order), names)
         return map_rows(connection.to_arrow_reader(_ROWS_AT_ONCE)).cast(pa.schema(COLUMNS))
 
 

@@ -70,7 +70,7 @@ class Manifest:
         return rows if where == "true" else _chosen(rows, self._matches(where, accepted_only))
 
     def _matches(self, where: str, accepted_only: bool) -> np.ndarray:
-        """Number the rows that a clause keeps; the database sees no column but those that the clause can need."""
+        """Tell for each row whether a clause keeps it; the database sees only the columns that the clause can need."""
         clause = where.lower()
         every = "columns" in clause  # DuckDB's COLUMNS(...) names them by a pattern
         names = [name for name in self.schema.names if every or name.lower() in clause]
@@ -82,12 +82,23 @@ class Manifest:
                 connection.execute(f"SET {setting}")
             connection.execute("SET lock_configuration = true")
             try:
-                return np.sort(connection.sql(sql).fetchnumpy()[_ROW])
+                kept = np.zeros(self._length(), np.bool_)
+                for batch in connection.execute(sql).to_arrow_reader(_ROWS_AT_ONCE):  # in any order
+                    kept[batch[_ROW].to_numpy()] = True
+                return kept
             except duckdb.BinderException as error:
                 unknown = re.search(r'(?:Referenced column|column named) "([^"]+)"', str(error))
                 raise self._unknown(unknown[1]) if unknown else _illegal(where, error) from None
             except duckdb.Error as error:
                 raise _illegal(where, error) from None
+
+    def _length(self) -> int:
+        """Number of rows, rejected ones included."""
+        count = 0
+        for path in self.files:
+            with _open_part(path) as part:
+                count += part.metadata.num_rows
+        return count
 
     def _scan(self, columns: Sequence[str], accepted_only: bool) -> pa.RecordBatchReader:
         """Read columns batch by batch as they are asked for; a scanner of pyarrow would read far ahead."""
@@ -268,14 +279,13 @@ def _numbered(rows: pa.RecordBatchReader) -> pa.RecordBatchReader:
     return pa.RecordBatchReader.from_batches(schema, batches())
 
 
-def _chosen(rows: pa.RecordBatchReader, numbers: np.ndarray) -> pa.RecordBatchReader:
-    """Leave out all rows but those of some numbers, which ascend."""
+def _chosen(rows: pa.RecordBatchReader, kept: np.ndarray) -> pa.RecordBatchReader:
+    """Leave out the rows that a mask does not keep."""
 
     def batches() -> Iterator[pa.RecordBatch]:
         start = 0
         for batch in rows:
-            first, last = np.searchsorted(numbers, (start, start + len(batch)))
-            yield batch.take(pa.array(numbers[first:last] - start))
+            yield batch.filter(pa.array(kept[start : start + len(batch)]))
             start += len(batch)
 
     return pa.RecordBatchReader.from_batches(rows.schema, batches())
