@@ -1,14 +1,15 @@
 """Open a data set in the released layout, a CSV of a million rows with source and edited zips, and read from it.
 
 Command:  python benchmarks/released_data.py [--rows 1000000] [--keep DIR]
-Hardware: any CPU, 600 MB of disk for a million rows; two to three minutes in all.
+Hardware: any CPU with Linux, 600 MB of disk for a million rows; two to three minutes in all.
 Result:   seconds and peak memory of each way, at a tenth of the rows and at all of them:
             names    the plain way: all rows and the directories of all zips in memory (what a Dataset class does)
             index    `insvie shards index`, once: the manifest beside the CSV
-            open     what every training process does: rows, streams and order of a Curriculum on that manifest
+            open     what every training process does: rows, clause, streams and order of a Curriculum on that manifest
           and how many members a second are read at random, by the manifest and by Python's zipfile.
 
-Memory is the peak resident size over that of the imports. Videos are a few bytes each and are not decoded.
+Memory is the peak resident size over that of the imports, and for `open` how much of it is private afterwards: the rest
+are pages of the rows' file, which the kernel may drop. Videos are a few bytes each and are not decoded.
 """
 
 from __future__ import annotations
@@ -76,30 +77,36 @@ def open_curriculum(folder: Path) -> Callable[[int], bytes]:
     from insvie_data_modules import Curriculum, Stage
     from insvie_lightning.shards.read import read_members
 
-    data = Curriculum(folder, [Stage("s3", 10_000, static_to_real="1:4")])
+    data = Curriculum(folder, [Stage("s3", 10_000, "instruction LIKE '%snowy'", static_to_real="1:4")])
     rows = data.train_dataloader().dataset.stages[0].rows  # type: ignore[attr-defined]
     return lambda number: read_members(folder, rows.slice(number, 1).to_pylist()[0])["edited.mp4"]
 
 
 def measure(way: str, folder: Path, rows: int) -> None:
-    """Run one way in this process; print its seconds, megabytes and reads a second."""
+    """Run one way in this process; print its seconds, megabytes (peak, private) and reads a second."""
     import insvie_data_modules  # noqa: F401
     import insvie_lightning.shards.index  # noqa: F401
 
-    before, start = _peak_megabytes(), time.perf_counter()
+    before, private_before, start = _peak_megabytes(), _private_megabytes(), time.perf_counter()
     read = {"names": names, "index": index, "open": open_curriculum}[way](folder)  # type: ignore[operator]
     seconds, peak = time.perf_counter() - start, _peak_megabytes() - before
+    private = _private_megabytes() - private_before
     rate = float("nan")
     if read:
         drawn = random.Random(0).choices(range(rows), k=READS)
         start = time.perf_counter()
         assert all(b".mp4" in read(number) for number in drawn)
         rate = READS / (time.perf_counter() - start)
-    print(f"{seconds} {peak} {rate}")
+    print(f"{seconds} {peak} {private} {rate}")
 
 
 def _peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _private_megabytes() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("RssAnon:")[1].split()[0]) / 1024
 
 
 def compare(folder: Path, rows: int) -> None:
@@ -110,8 +117,9 @@ def compare(folder: Path, rows: int) -> None:
     for way in ("names", "index", "open"):
         command = [sys.executable, __file__, "--way", way, "--keep", str(folder), "--rows", str(rows)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        seconds, peak, rate = map(float, done.stdout.split())
-        print(f"  {way:5}  {seconds:6.2f} s  {peak:6.0f} MB" + (f"  {rate:7.0f} reads/s" if rate == rate else ""))
+        seconds, peak, private, rate = map(float, done.stdout.split())
+        reads = f"  {rate:7.0f} reads/s" if rate == rate else ""
+        print(f"  {way:5}  {seconds:6.2f} s  {peak:6.0f} MB, private {private:6.0f} MB{reads}")
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import duckdb
@@ -78,7 +77,8 @@ class Manifest:
         sql = f"SELECT {_ROW} FROM manifest WHERE ({where}\n)"
         with duckdb.connect() as connection:
             connection.register("manifest", _numbered(self._scan(names or ["accepted"], accepted_only)))
-            for setting in ("python_enable_replacements = false", "enable_external_access = false"):
+            # Threads would read ahead of what is fetched.
+            for setting in ("threads = 1", "python_enable_replacements = false", "enable_external_access = false"):
                 connection.execute(f"SET {setting}")
             connection.execute("SET lock_configuration = true")
             try:
@@ -108,17 +108,16 @@ class Manifest:
             for path in self.files:
                 with _open_part(path) as part:
                     present = {*columns, "accepted"}.intersection(part.schema_arrow.names)
-                    # Group by group, because what was read of earlier groups is only let go at the end of a call.
-                    for batch in chain.from_iterable(
-                        part.iter_batches(_ROWS_AT_ONCE, [group], sorted(present))
-                        for group in range(part.num_row_groups)
-                    ):
-                        batch = batch.filter(batch["accepted"]) if accepted_only else batch
-                        arrays = [
-                            batch[field.name] if field.name in present else pa.nulls(len(batch), field.type)
-                            for field in schema
-                        ]
-                        yield pa.RecordBatch.from_arrays(arrays, names=schema.names).cast(schema)
+                    for group in range(part.num_row_groups):
+                        for batch in part.iter_batches(_ROWS_AT_ONCE, [group], sorted(present)):
+                            batch = batch.filter(batch["accepted"]) if accepted_only else batch
+                            arrays = [
+                                batch[field.name] if field.name in present else pa.nulls(len(batch), field.type)
+                                for field in schema
+                            ]
+                            yield pa.RecordBatch.from_arrays(arrays, names=schema.names).cast(schema)
+                        # What was read of a group is let go at the end of a call, and then kept for later ones.
+                        pa.default_memory_pool().release_unused()
 
         return pa.RecordBatchReader.from_batches(schema, batches())
 
