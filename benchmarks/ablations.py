@@ -6,14 +6,16 @@ Hardware: two CPU cores. May be killed at any time and run again: a run that has
 Result:   a table of the differences to the full recipe, seed by seed: mean and standard deviation of recolour accuracy,
           removal accuracy and PSNR on held-out scenes, written to `benchmarks/ablations.md` whatever it says.
 
-A run is what a user types: `insvie fit -c curriculum -c toy -c ablations/NAME`, then `insvie test -c test_toy`.
-All share one data set, half of which is flawed in the ways that the filters are there for. Stages that need no pixels
-are fed with its cached latents. As many runs are made at a time as there are cores, each on one of them.
+A run ends with the weights of `insvie fit -c curriculum -c toy -c ablations/NAME`, tested by `insvie test -c test_toy`.
+It is trained stage by stage, which is the same to the last bit, so that stages which ablations have in common are
+trained once. All share one data set, half of which is flawed in the ways that the filters are there for. Stages that
+need no pixels are fed with its cached latents. As many runs are made at a time as there are cores, each on one of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -22,12 +24,14 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import yaml
@@ -88,34 +92,35 @@ def make(run: Run, settings: Settings, folder: Path) -> dict[str, float]:
             raise InputError(f"{path} has the settings {earlier['settings']}; choose another --folder for other ones")
         scores: dict[str, float] = earlier["scores"]
         return scores
-    start = time.monotonic()
-    fit, test = path.parent / "fit", path.parent / "test"
-    shutil.rmtree(fit, ignore_errors=True)  # what a run that was stopped has left
-    stages = path.parent / "stages.yaml"
-    _write(stages, yaml.safe_dump(feed(run.name, folder), sort_keys=False))
-    seeds = f"--seed_everything {run.seed} --model.seed {run.seed}"
-    overlays = " ".join(f"-c ablations/{overlay}" for overlay in OVERLAYS[run.name])
-    quiet = "--trainer.enable_progress_bar false --trainer.enable_model_summary false"
-    _insvie(
-        f"fit -c curriculum -c toy {overlays} -c {stages} --data.steps_scale {settings.steps_scale} "
-        f"--data.seed {run.seed} --data.batch_size {settings.batch_size} --trainer.max_steps -1 {seeds} {quiet} "
-        f"{_into(fit)}",
-        path.with_name("fit.log"),
-    )
-    _insvie(
-        f"test -c test_toy --model.start_from {fit}/weights --data.test_samples {settings.test_samples} {seeds} "
-        f"{quiet} {_into(test)}",
+    stages = stages_of(run.name)
+    weights = train(stages, run.seed, settings, folder)
+    test, quiet = path.parent / "test", path.with_name("test.yaml")
+    callbacks = [{"class_path": "ToyScores", "init_args": {"baselines": False}}, "Summary"]
+    _write(quiet, yaml.safe_dump({"trainer": {"callbacks": callbacks}}))
+    seconds = _insvie(
+        f"test -c test_toy -c {quiet} --model.start_from {weights} --data.test_samples {settings.test_samples} "
+        f"{_seeds(run.seed)} {_into(test)}",
         path.with_name("test.log"),
     )
     summary = json.loads((test / "summary.json").read_text())
     scores = {name: float(summary[name]) for name in SCORES}
-    seconds = round(time.monotonic() - start, 1)
     _write(path, json.dumps({"scores": scores, "seconds": seconds, "settings": asdict(settings)}, indent=1) + "\n")
     return scores
 
 
-def feed(name: str, folder: Path) -> dict[str, Any]:
-    """Return an overlay that says where each stage of an ablation reads: only LPIPS compares with pixels."""
+@dataclass(frozen=True)
+class Stage:
+    """One stage of an ablation, as `Curriculum` takes it, and its weight of LPIPS."""
+
+    name: str
+    steps: int
+    where: str
+    static_to_real: str | None = None
+    lpips_weight: float = 0.0
+
+
+def stages_of(name: str) -> tuple[Stage, ...]:
+    """Read the stages of an ablation from its overlays."""
     weights: float | list[float] = 0.0
     stages: list[dict[str, Any]] = []
     for overlay in OVERLAYS[name]:
@@ -123,9 +128,46 @@ def feed(name: str, folder: Path) -> dict[str, Any]:
         weights = recipe.get("model", {}).get("init_args", {}).get("lpips_weight", weights)
         stages = recipe.get("data", {}).get("init_args", {}).get("stages", stages)
     each = weights if isinstance(weights, list) else [weights] * len(stages)
-    kinds = ["data" if weight else "latents" for weight in each]
-    read = [{**stage, "shards": str(folder / kind)} for stage, kind in zip(stages, kinds, strict=True)]
-    return {"data": {"init_args": {"shards": str(folder / "data"), "stages": read}}}
+    return tuple(Stage(**stage, lpips_weight=float(weight)) for stage, weight in zip(stages, each, strict=True))
+
+
+_training: defaultdict[Path, Lock] = defaultdict(Lock)
+
+
+def train(stages: Sequence[Stage], seed: int, settings: Settings, folder: Path) -> Path:
+    """Train the last of some stages on the weights of those before it, unless that was done; return its weights.
+
+    Raises:
+        RuntimeError: The command failed.
+    """
+    told = json.dumps([[asdict(stage) for stage in stages], seed, asdict(settings)])
+    digest = hashlib.sha256(told.encode()).hexdigest()[:8]
+    own = folder / "stages" / f"{'-'.join(stage.name for stage in stages)}-seed-{seed}-{digest}"
+    done, weights, recipe = own / "done.json", own / "fit" / "weights", own / "stage.yaml"
+    with _training[own]:
+        if done.is_file():
+            return weights
+        start = f"--model.start_from {train(stages[:-1], seed, settings, folder)}" if stages[1:] else ""
+        shutil.rmtree(own, ignore_errors=True)  # what a run that was stopped has left
+        _write(recipe, yaml.safe_dump(feed(stages[-1], folder), sort_keys=False))
+        seconds = _insvie(
+            f"fit -c curriculum -c toy -c {recipe} {start} --data.steps_scale {settings.steps_scale} "
+            f"--data.batch_size {settings.batch_size} --data.seed {seed} --trainer.max_steps -1 {_seeds(seed)} "
+            f"{_into(own / 'fit')}",
+            own / "fit.log",
+        )
+        _write(done, json.dumps({"stages": told, "seconds": seconds}) + "\n")
+    return weights
+
+
+def feed(stage: Stage, folder: Path) -> dict[str, Any]:
+    """Return an overlay that trains one stage; pixels are read only where LPIPS compares with them."""
+    shards = str(folder / ("data" if stage.lpips_weight else "latents"))
+    query = {name: value for name, value in asdict(stage).items() if name != "lpips_weight"}
+    return {
+        "model": {"init_args": {"lpips_weight": stage.lpips_weight}},
+        "data": {"init_args": {"shards": shards, "stages": [query]}},
+    }
 
 
 def build_data(settings: Settings, folder: Path) -> None:
@@ -170,7 +212,8 @@ def compare(results: Mapping[Run, Mapping[str, float]]) -> list[str]:
 
 def report(results: Mapping[Run, Mapping[str, float]], failed: Iterable[str], settings: Settings, folder: Path) -> str:
     """Return the whole text: how it was made, the table, and what failed."""
-    seconds = sum(json.loads(run.result(folder).read_text())["seconds"] for run in results)
+    timed = [*folder.glob("stages/*/done.json"), *(run.result(folder) for run in results)]
+    seconds = sum(json.loads(path.read_text())["seconds"] for path in timed)
     packages = ", ".join(f"{name} {version(name)}" for name in ("insvie-lightning", "torch", "lightning"))
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     options = ", ".join(f"{name} {value:g}" for name, value in asdict(settings).items())
@@ -230,19 +273,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
+def _seeds(seed: int) -> str:
+    return f"--seed_everything {seed} --model.seed {seed}"
+
+
 def _into(folder: Path) -> str:
-    return f"--trainer.default_root_dir {folder} --trainer.logger.init_args.save_dir {folder}"
+    quiet = "--trainer.enable_progress_bar false --trainer.enable_model_summary false"
+    return f"{quiet} --trainer.default_root_dir {folder} --trainer.logger.init_args.save_dir {folder}"
 
 
-def _insvie(arguments: str, log: Path) -> None:
+def _insvie(arguments: str, log: Path) -> float:
+    """Run a command on one core; return its seconds."""
     print(f"$ insvie {' '.join(arguments.split())}", flush=True)
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [str(Path(sys.executable).with_name("insvie")), *arguments.split()]
+    start = time.monotonic()
     one_core = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     with log.open("w") as output:
         status = subprocess.run(command, stdout=output, stderr=output, env={**os.environ, **one_core}).returncode
     if status:
         raise RuntimeError(f"insvie {arguments.split()[0]} ended with status {status}; see {log}")
+    return round(time.monotonic() - start, 1)
 
 
 def _spread(values: Sequence[float], sign: str = "") -> str:

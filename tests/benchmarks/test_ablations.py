@@ -83,7 +83,7 @@ def commands(ablations: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[lis
     """Commands that were run, in their order; a test leaves scores that tell its recipe and seed."""
     ran: list[list[str]] = []
 
-    def insvie(line: str, log: Path) -> None:
+    def insvie(line: str, log: Path) -> float:
         arguments = line.split()
         ran.append(arguments)
         if arguments[0] == "test":
@@ -93,6 +93,7 @@ def commands(ablations: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[lis
             folder.mkdir(parents=True)
             scores = {"recolour_accuracy": 1 - worse, "removal_accuracy": 0.5 + worse, "psnr_db": 20.0 + seed, "x": 1}
             (folder / "summary.json").write_text(json.dumps(scores))
+        return 1800.0
 
     monkeypatch.setattr(ablations, "_insvie", insvie)
     return ran
@@ -113,7 +114,7 @@ def test_the_table_has_differences_at_the_same_seed(
 ) -> None:
     assert start() == 0
     verbs = [arguments[0] for arguments in commands]
-    assert verbs == ["predict", "predict", *["fit", "test"] * 4]
+    assert verbs == ["predict", "predict", *["fit", "fit", "fit", "test"] * 4]
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert "| full | 2 | 1.000 +- 0.000 | 0.500 +- 0.000 | 20.500 +- 0.707 |" in lines
     judged = next(line for line in lines if line.startswith("| no_judge"))
@@ -121,7 +122,7 @@ def test_the_table_has_differences_at_the_same_seed(
         "| no_judge | 2 | -0.375 +- 0.177, 2 of 2 worse | +0.375 +- 0.177, 0 of 2 worse | "
         "+0.000 +- 0.000, 0 of 2 worse |"
     )
-    assert any("4 runs" in line and "steps_scale 0.05" in line for line in lines)
+    assert any("4 runs, 8.0 h" in line and "steps_scale 0.05" in line for line in lines)
 
 
 def test_a_rerun_makes_only_what_has_no_result(
@@ -130,10 +131,12 @@ def test_a_rerun_makes_only_what_has_no_result(
     assert start() == 0
     before = (tmp_path / "table.md").read_text()
     shutil.rmtree(tmp_path / "runs/no_judge/seed-1")
+    (last,) = commands[-2:-1]
+    shutil.rmtree(Path(last[last.index("--trainer.default_root_dir") + 1]).parent)
     commands.clear()
     assert start() == 0
     assert [arguments[0] for arguments in commands] == ["predict", "predict", "fit", "test"]
-    assert "ablations/no_judge" in commands[2] and commands[2][commands[2].index("--data.seed") + 1] == "1"
+    assert commands[2] == last and last[last.index("--data.seed") + 1] == "1"
     assert (tmp_path / "table.md").read_text() == before
     with pytest.raises(InputError, match="choose another --folder"):
         start("--steps-scale", "0.1")
@@ -144,30 +147,44 @@ def test_a_run_that_fails_is_told_and_the_others_are_made(
 ) -> None:
     good = ablations._insvie
 
-    def insvie(line: str, log: Path) -> None:
+    def insvie(line: str, log: Path) -> float:
         if "no_judge" in line:
-            raise RuntimeError("insvie fit ended with status 1")
-        good(line, log)
+            raise RuntimeError("insvie test ended with status 1")
+        seconds: float = good(line, log)
+        return seconds
 
     monkeypatch.setattr(ablations, "_insvie", insvie)
     assert start() == 1
     text = (tmp_path / "table.md").read_text()
-    assert "- no_judge, seed 0: insvie fit ended with status 1" in text and "- no_judge, seed 1" in text
+    assert "- no_judge, seed 0: insvie test ended with status 1" in text and "- no_judge, seed 1" in text
     assert "| full | 2 |" in text and "| no_judge" not in text
 
 
-def test_only_stages_that_compare_pixels_are_fed_with_them(ablations: ModuleType) -> None:
-    def fed(name: str) -> dict[str, str]:
-        stages = ablations.feed(name, Path("runs"))["data"]["init_args"]["stages"]
-        return {stage["name"]: stage["shards"] for stage in stages}
+def test_a_run_is_trained_stage_by_stage_and_what_is_shared_once(
+    ablations: ModuleType, commands: list[list[str]], tmp_path: Path
+) -> None:
+    settings, names = ablations.Settings(), list(ablations.OVERLAYS)
+    weights = {name: ablations.train(ablations.stages_of(name), 0, settings, tmp_path) for name in names}
+    assert len(set(weights.values())) == len(names)
+    # s1 of all but stage_1 and the two without a filter, s2 of all but those three and stages_1_2, and each one's last.
+    assert len(commands) == 1 + 1 + 5 + 1 + 1 + 3 + 3
 
-    assert fed("full") == {"s1": "runs/latents", "s2": "runs/latents", "s3": "runs/data"}
-    assert fed("no_lpips") == dict.fromkeys(STEPS, "runs/latents")
-    assert fed("stage_1") == {"s1": "runs/latents"}
-    for name in ablations.OVERLAYS:
-        for stage in ablations.feed(name, Path("runs"))["data"]["init_args"]["stages"]:
-            read = stages("full" if name == "no_lpips" else name)[stage.pop("name")]
-            assert {**read, "shards": stage["shards"]} == stage
+    def chain(path: Path) -> list[dict[str, Any]]:
+        """The recipes that led to some weights."""
+        (made,) = (line for line in commands if str(path.parent) in line)
+        before = made[made.index("--model.start_from") + 1] if "--model.start_from" in made else None
+        own = yaml.safe_load((path.parents[1] / "stage.yaml").read_text())
+        return [*(chain(Path(before)) if before else []), own]
+
+    for name, path in weights.items():
+        weight = overlay("full" if name == "no_lpips" else name)["model"]["init_args"]["lpips_weight"]
+        expected = stages("full" if name == "no_lpips" else name)
+        for stage, (query, read) in enumerate(zip(expected.items(), chain(path), strict=True)):
+            lpips = 0.0 if name == "no_lpips" else weight[stage] if isinstance(weight, list) else weight
+            assert read["model"]["init_args"] == {"lpips_weight": lpips}
+            shards = tmp_path / ("data" if lpips else "latents")
+            whole = {"name": query[0], "static_to_real": None, **query[1]}
+            assert read["data"]["init_args"] == {"shards": str(shards), "stages": [whole]}
 
 
 def test_a_command_that_fails_names_its_log(ablations: ModuleType, tmp_path: Path) -> None:
@@ -189,5 +206,5 @@ def test_two_runs_of_a_few_steps(ablations: ModuleType, tmp_path: Path) -> None:
     assert ablations.main([*paths, *tiny, "--seeds", "1", "--only", "no_judge"]) == 0
     text = (tmp_path / "table.md").read_text()
     assert "| full | 1 |" in text and "| no_judge | 1 |" in text
-    fits = [tmp_path / f"runs/{name}/seed-0/fit/summary.json" for name in ("full", "no_judge")]
-    assert [json.loads(fit.read_text())["steps"] for fit in fits] == [8, 8]
+    fits = sorted((tmp_path / "runs/stages").glob("*/fit/summary.json"))
+    assert [json.loads(fit.read_text())["steps"] for fit in fits] == [2, 2, 2, 2, 4, 4]
