@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from insvie_lightning.builders.units import UnitLoader, check_keys, hash_keys
+from insvie_lightning.builders.units import UnitLoader, Units, check_keys, hash_keys
 from insvie_lightning.errors import InputError
 
 
@@ -45,8 +45,8 @@ def batches(count: int, shard_size: int, batch_size: int, claimable: list[int]) 
         return True
 
     ledger = SimpleNamespace(unfinished=lambda: list(left), claim=claim)
-    builder: Any = SimpleNamespace(rehearsal=0, shard_size=shard_size, ledger=ledger)
-    loader = UnitLoader(builder, _Inputs(count), batch_size, 0)  # type: ignore[arg-type]
+    units = Units(ledger, shard_size, wait=lambda seconds: None)  # type: ignore[arg-type]
+    loader = UnitLoader(_Inputs(count), batch_size, 0, units)  # type: ignore[arg-type]
     return [(work.unit, work.inputs, work.last) for work in loader]
 
 
@@ -58,5 +58,12 @@ def test_batches_lie_within_units() -> None:
 def test_a_loader_waits_for_units_that_others_have_claimed() -> None:
     waited: list[float] = []
     ledger = SimpleNamespace(unfinished=lambda: [] if waited else [0], claim=lambda unit: False)
-    builder: Any = SimpleNamespace(rehearsal=0, shard_size=4, ledger=ledger, wait=waited.append)
-    assert list(UnitLoader(builder, _Inputs(4), 2, 0)) == [] and len(waited) == 1  # type: ignore[arg-type]
+    units = Units(ledger, 4, waited.append)  # type: ignore[arg-type]
+    assert list(UnitLoader(_Inputs(4), 2, 0, units)) == [] and len(waited) == 1  # type: ignore[arg-type]
+
+
+def test_a_number_of_inputs_is_read_as_no_unit() -> None:
+    for number, expected in ((3, [(0, 1), (2,)]), (9, [(0, 1), (2, 3)])):
+        loader = UnitLoader(_Inputs(4), 2, 0, number)  # type: ignore[arg-type]
+        assert [work.inputs for work in loader] == expected and len(loader) == len(expected)
+        assert {work.unit for work in loader} == {None}

@@ -20,7 +20,7 @@ from lightning import LightningModule
 from insvie_lightning.batch import Draft, Rejected, Triplet
 from insvie_lightning.builders.results import Built, Packed, by_key
 from insvie_lightning.builders.store import Store, Tally
-from insvie_lightning.builders.units import Input, Inputs, UnitLoader, Work, check_keys, hash_keys
+from insvie_lightning.builders.units import Input, Inputs, UnitLoader, Units, Work, check_keys, hash_keys
 from insvie_lightning.errors import InputError
 from insvie_lightning.nets.sharing import Sharing, activate
 from insvie_lightning.shards.convert import check_bad_rate
@@ -159,7 +159,8 @@ class Builder(LightningModule, ABC, Generic[Sample]):
             read |= {"at": os.path.relpath(at, self.output)} if at else {}
             open_job(self.output, {**made, "shard_size": self.shard_size, "input": read})
             self._ledger = Ledger(self.output, math.ceil(len(keys) / self.shard_size))
-        return UnitLoader(self, inputs, batch_size, num_workers)
+        units = self.rehearsal or Units(self.ledger, self.shard_size, self.wait)
+        return UnitLoader(inputs, batch_size, num_workers, units)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Pixels stay where they are: each step moves what it needs."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from itertools import chain
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,9 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from insvie_lightning.batch import Draft, Triplet
 from insvie_lightning.errors import InputError
-
-if TYPE_CHECKING:
-    from insvie_lightning.builders.builder import Builder
+from insvie_lightning.shards.ledger import Ledger
 
 _LOOK_SECONDS = 1.0
 
@@ -99,42 +98,59 @@ def hash_keys(keys: pa.ChunkedArray) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Units:
+    """How a job is shared by its processes.
+
+    Attributes:
+        ledger: Who works on what.
+        size: Inputs a unit.
+        wait: Waits so many seconds for what other processes have claimed.
+    """
+
+    ledger: Ledger
+    size: int
+    wait: Callable[[float], None]
+
+
 class UnitLoader:
     """Batches of the units that are free, claimed as they are reached; iterating ends when the whole job is finished.
 
     Every process claims for itself, so that a slow one holds nobody up, and what a dead one leaves is taken over.
 
     Args:
-        builder: What is fed; its ledger is open.
         inputs: The whole input.
         batch_size: Inputs a batch; a batch lies within one unit.
         num_workers: Processes that read.
+        units: What is claimed of whom; a number of inputs reads the first so many, as no unit.
     """
 
-    def __init__(self, builder: Builder, inputs: Inputs, batch_size: int, num_workers: int) -> None:
-        self.builder, self.inputs = builder, inputs
-        self.batch_size, self.num_workers = batch_size, num_workers
+    def __init__(self, inputs: Inputs, batch_size: int, num_workers: int, units: Units | int) -> None:
+        self.inputs, self.batch_size, self.num_workers, self.units = inputs, batch_size, num_workers, units
 
     def __len__(self) -> int:
         """At most so many batches: those of all units that are not finished, and 1 where all are."""
         # With a length Lightning fetches no batch ahead, so that whoever waits here has written all that he made.
-        if self.builder.rehearsal:
-            return math.ceil(min(self.builder.rehearsal, len(self.inputs.keys)) / self.batch_size)
-        return max(1, sum(map(self._batches, self.builder.ledger.unfinished())))
+        if isinstance(self.units, int):
+            return math.ceil(min(self.units, len(self.inputs.keys)) / self.batch_size)
+        return max(
+            1, sum(math.ceil(len(self._range(unit)) / self.batch_size) for unit in self.units.ledger.unfinished())
+        )
 
     def __iter__(self) -> Iterator[Work]:
         """Read the batches of this process."""
-        builder = self.builder
-        if builder.rehearsal:
-            count = min(builder.rehearsal, len(self.inputs.keys))
+        if isinstance(self.units, int):
+            count = min(self.units, len(self.inputs.keys))
             yield from self._read(self._cut(None, range(count)))
-        else:
-            while left := builder.ledger.unfinished():
-                free = (unit for unit in left if builder.ledger.claim(unit))
-                if (first := next(free, None)) is None:
-                    builder.wait(_LOOK_SECONDS)
-                    continue
-                yield from self._read(self._claimed(first, free))
+            return
+        ledger = self.units.ledger
+        while left := ledger.unfinished():
+            free = (unit for unit in left if ledger.claim(unit))
+            if (first := next(free, None)) is None:
+                self.units.wait(_LOOK_SECONDS)
+            else:
+                claimed = chain([first], free)
+                yield from self._read(chain.from_iterable(self._cut(unit, self._range(unit)) for unit in claimed))
 
     def _read(self, places: Iterator[list[Place]]) -> Iterator[Work]:
         # The order of batches is kept whatever the number of workers; claims are made here, in the parent.
@@ -145,17 +161,10 @@ class UnitLoader:
             collate_fn=_to_work,
         )
 
-    def _claimed(self, first: int, free: Iterator[int]) -> Iterator[list[Place]]:
-        yield from self._cut(first, self._range(first))
-        for unit in free:
-            yield from self._cut(unit, self._range(unit))
-
     def _range(self, unit: int) -> range:
-        size = self.builder.shard_size
+        assert not isinstance(self.units, int)
+        size = self.units.size
         return range(unit * size, min((unit + 1) * size, len(self.inputs.keys)))
-
-    def _batches(self, unit: int) -> int:
-        return math.ceil(len(self._range(unit)) / self.batch_size)
 
     def _cut(self, unit: int | None, numbers: range) -> Iterator[list[Place]]:
         for start in range(0, len(numbers), self.batch_size):

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import insvie_lightning
 from insvie_lightning.errors import InputError
 from insvie_lightning.nets.source_concat import add_lora, widen_patch_embedding
 from insvie_lightning.weights.checks import is_free
@@ -240,7 +240,7 @@ def _wrapped(name: str) -> str:
 
 
 def _save(weights: dict[str, Tensor], file: Path, dtype: torch.dtype, header: dict[str, str] | None = None) -> None:
-    told = {"format": "pt", "written_by": f"insvie-lightning {insvie_lightning.__version__}", **(header or {})}
+    told = {"format": "pt", "written_by": f"insvie-lightning {version('insvie-lightning')}", **(header or {})}
     save_file({name: value.detach().to(dtype).contiguous() for name, value in weights.items()}, file, told)
 
 
