@@ -1,5 +1,6 @@
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,14 @@ def test_a_room_imports_only_rooms_on_lower_floors(path: Path) -> None:
     rooms = {parts[1] for parts in names if parts[0] == "insvie_lightning" and len(parts) > 1}
     above = {other for other in rooms & FLOOR.keys() - {room} if FLOOR[other] > FLOOR[room]}
     assert not above, f"{room} (floor {FLOOR[room]}) imports {above} from above"
+
+
+def test_no_files_know_each_other_in_a_circle() -> None:
+    files = {".".join(("insvie_lightning", *path.relative_to(PACKAGE).with_suffix("").parts)): path for path in MODULES}
+    known = {module: set(imported(ast.walk(parse(path)))) & files.keys() - {module} for module, path in files.items()}
+    assert len(known["insvie_lightning.builders.builder"]) > 5
+    order = list(TopologicalSorter(known).static_order())  # refuses circles, and names them
+    assert order.index("insvie_lightning.errors") < order.index("insvie_lightning.builders.builder")
 
 
 @pytest.mark.parametrize("path", PLUGIN_MODULES, ids=name)
