@@ -53,7 +53,7 @@ from torch.nn.utils import clip_grad_norm_
 from insvie_lightning.batch import EditBatch, Position
 from insvie_lightning.diffusion.conditioning import ConditionDropout
 from insvie_lightning.editors import InsViE
-from insvie_lightning.nets.latents import encode_pixels, encode_prompts
+from insvie_lightning.nets.latents import decode_latents, encode_pixels, encode_prompts
 from insvie_lightning.nets.perceptual import PerceptualLoss
 from insvie_lightning.weights.components import Components
 
@@ -219,16 +219,11 @@ class Baselines:
         z_source, z_edited = self._encoded(generator)
         loss, clean = released_loss(self.transformer, z_source, z_edited, self._embed(), self.abar, generator)
         with torch.no_grad():
-            decoded = [self._decode(latents) for latents in (clean, z_edited)]
+            decoded = [decode_latents(self.parts.vae, latents) for latents in (clean, z_edited)]
             pairs = zip(*(video.flatten(0, 1).float().split(8) for video in decoded), strict=True)
             assert self.lpips is not None
             perceptual = torch.cat([self.lpips(one, other).flatten() for one, other in pairs]).mean()
         return 0.5 * loss + 0.5 * perceptual
-
-    def _decode(self, latents: Tensor) -> Tensor:
-        vae = self.parts.vae
-        scaled = latents.to(vae.dtype).transpose(1, 2) / vae.config.scaling_factor
-        return vae.decode(scaled).sample.transpose(1, 2)
 
     def _factory(self, position: Position) -> Tensor:
         z_source, z_edited = (latents.to(self.setting.device) for latents in self.latents)
