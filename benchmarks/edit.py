@@ -41,6 +41,7 @@ from real_size import (
     cosine,
     free,
     machine,
+    peak_of,
     random_clips,
     ratios,
     read_setting,
@@ -256,7 +257,7 @@ def measure(
     free(setting)
     return {
         "benchmark": "edit", "size": setting.size.name, "frames": _clip(setting, frames)[0], "steps": STEPS,
-        "ways": told, "ratios": ratios(whole_edits, RATIOS), "guards": guards(timings),
+        "peak_tflops": setting.peak_tflops, "ways": told, "ratios": ratios(whole_edits, RATIOS), "guards": guards(timings),
         "whole": {name: timing.summary() for name, timing in complete.items()},
     }  # fmt: skip
 
@@ -293,7 +294,7 @@ def guards(timings: Mapping[str, Timing]) -> dict[str, dict[str, float]]:
 
 def table(result: Mapping[str, Any]) -> list[str]:
     """The result for people."""
-    lines = [f"{result['size']}, {result['frames']} frames, one clip, {result['steps']} steps"]
+    lines = [f"{result['size']}, {result['frames']} frames, one clip, {result['steps']} steps{peak_of(result)}"]
     for name, told in result["ways"].items():
         memory = f"  {told['memory_gb']:7.2f} GB" if "memory_gb" in told else ""
         if "failed" in told:

@@ -9,7 +9,7 @@ Result:   results.json and results.txt in the output folder (by default $OUT, or
 Parts, in this order, each in a box of time; what one leaves is the next one's. All but the last fit into nine minutes;
 what is not reached is told, and another command with `--parts` does it:
     calibrate   large products, copies, every kernel of attention, 3-D convolutions in both layouts, fp8 products:
-                `mfu` is the share of the best bfloat16 product found here
+                `mfu` is the share of the best bfloat16 product found here; without this part, of the data sheet
     edit        `edit.py`, 25 frames; also all 50 steps of `stock` and `ours`
     train       `train.py`, 25 frames, the authors' batch of 2
     vae         `vae.py`, 25 frames
@@ -30,7 +30,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,20 @@ PLANNED_SECONDS = 500.0
 
 
 @contextmanager
+def ended_cleanly() -> Iterator[None]:
+    """Let a request to end (SIGTERM), as of a time limit, end the program within as an exception does."""
+
+    def leave(*_: Any) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def alarm(seconds: float) -> Iterator[None]:
     """Raise TimeoutError within, after so many seconds."""
 
@@ -140,7 +154,7 @@ class Sensors:
             for name, values in zip(SENSORS, zip(*rows, strict=True), strict=False)
         }
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """End the readings."""
         if self._process is not None:
             self._process.terminate()
@@ -161,9 +175,8 @@ def run(setting: Setting, folder: Path, names: list[str], seconds: float) -> dic
     folder.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     results: dict[str, Any] = {"benchmark": "gpu", "machine": machine(setting), "sensors": {}, "seconds": {}}
-    sensors, box = Sensors(folder / ".sensors"), 0.0
-    share = seconds / PLANNED_SECONDS
-    try:
+    box, share = 0.0, seconds / PLANNED_SECONDS
+    with ended_cleanly(), closing(Sensors(folder / ".sensors")) as sensors:
         for name in names:
             box += PARTS[name].seconds * share
             began, until = time.perf_counter(), start + min(box, seconds)
@@ -172,7 +185,7 @@ def run(setting: Setting, folder: Path, names: list[str], seconds: float) -> dic
             else:
                 results[name] = one_part(PARTS[name], setting, until)
             if name == "calibrate":
-                setting = replace(setting, peak_tflops=best_product(results[name]))
+                setting = replace(setting, peak_tflops=best_product(results[name]) or setting.peak_tflops)
             results["seconds"][name] = round(time.perf_counter() - began, 1)
             results["sensors"][name] = sensors.since()
             results["goals"] = {} if setting.size.name == "tiny" else goals(results)
@@ -180,8 +193,6 @@ def run(setting: Setting, folder: Path, names: list[str], seconds: float) -> dic
             free(setting)
             torch._dynamo.reset()
             print(f"{name}: {results['seconds'][name]} s", flush=True)
-    finally:
-        sensors.stop()
     return results
 
 

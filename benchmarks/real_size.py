@@ -26,6 +26,7 @@ from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXT
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
 
+from insvie_callbacks.throughput import find_peak_tflops
 from insvie_lightning.batch import EditBatch
 from insvie_lightning.editors import InsViE
 from insvie_lightning.nets.execution import Execution
@@ -100,7 +101,7 @@ class Setting:
         size: Of the networks.
         device: Where.
         dtype: float32; or bfloat16, in which frozen weights are kept and, under autocast, training computes.
-        peak_tflops: That `mfu` is a share of; None gives none.
+        peak_tflops: That `mfu` is a share of: a known GPU's data sheet, until `gpu.py` has measured; None gives none.
     """
 
     size: Size
@@ -325,8 +326,14 @@ def read_setting(parser: argparse.ArgumentParser, argv: list[str] | None) -> tup
     size = TINY if args.tiny else REAL
     if args.device == "cpu":
         torch.set_num_threads(1)
-    dtype = args.dtype or ("float32" if args.tiny else "bfloat16")
-    return args, Setting(size, torch.device(args.device), getattr(torch, dtype))
+    dtype, device = args.dtype or ("float32" if args.tiny else "bfloat16"), torch.device(args.device)
+    peak = find_peak_tflops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    return args, Setting(size, device, getattr(torch, dtype), peak)
+
+
+def peak_of(result: Mapping[str, Any]) -> str:
+    """What the MFU of a result is a share of, for people."""
+    return f", MFU of {result['peak_tflops']:g} TFLOP/s" if result["peak_tflops"] else ""
 
 
 def shared_lines(result: Mapping[str, Any]) -> list[str]:

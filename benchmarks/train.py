@@ -39,6 +39,7 @@ from real_size import (
     cosine,
     free,
     machine,
+    peak_of,
     random_clips,
     ratios,
     read_setting,
@@ -293,7 +294,7 @@ def measure(
     told = {name: _told(timing, batch, flops.get(name), setting.peak_tflops) for name, timing in timings.items()}
     return {
         "benchmark": "train", "size": setting.size.name, "batch": batch, "frames": frames or setting.size.clip[0],
-        "ways": told, "ratios": ratios(timings, RATIOS), "guards": agreement,
+        "peak_tflops": setting.peak_tflops, "ways": told, "ratios": ratios(timings, RATIOS), "guards": agreement,
     }  # fmt: skip
 
 
@@ -311,7 +312,7 @@ def _told(timing: Timing, batch: int, flops: int | None, peak_tflops: float | No
 
 def table(result: Mapping[str, Any]) -> list[str]:
     """The result for people."""
-    lines = [f"{result['size']}, {result['frames']} frames, batch {result['batch']}"]
+    lines = [f"{result['size']}, {result['frames']} frames, batch {result['batch']}{peak_of(result)}"]
     for name, told in result["ways"].items():
         if "failed" in told:
             lines.append(f"  {name:15} {told['failed']}")

@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -63,6 +65,30 @@ def test_what_no_time_is_left_for_is_told(
     parts_of(gpu, monkeypatch, 0.6, slow=slow, late=slow)
     results = gpu.run(tiny, tmp_path, ["slow", "late"], gpu.PLANNED_SECONDS)
     assert results["slow"] == {} and results["late"] == {"failed": "no time was left"}
+
+
+def test_a_run_that_is_cut_off_leaves_what_it_has(
+    gpu: ModuleType, tiny: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    parts_of(gpu, monkeypatch, 100.0, one=lambda *_: {"told": 1}, cut=lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        gpu.run(tiny, tmp_path, ["one", "cut"], gpu.PLANNED_SECONDS)
+    assert json.loads((tmp_path / "results.json").read_text())["one"] == {"told": 1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "results.txt"]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_mfu_is_of_the_data_sheet_until_the_peak_is_measured(
+    gpu: ModuleType, tiny: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[float | None] = []
+    note = lambda setting, _: asked.append(setting.peak_tflops) or {}  # noqa: E731
+    found = iter([{}, {"product 8 x 8 x 8, TFLOP/s": 790.0}])
+    parts_of(gpu, monkeypatch, 100.0, calibrate=lambda *_: next(found), edit=note)
+    for names in (["edit"], ["calibrate", "edit"], ["calibrate", "edit"]):
+        gpu.run(replace(tiny, peak_tflops=989.0), tmp_path, names, gpu.PLANNED_SECONDS)
+    assert asked == [989.0, 989.0, 790.0]
 
 
 def test_readings_are_read_and_nothing_else_is_asked(

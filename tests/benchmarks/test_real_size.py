@@ -74,4 +74,13 @@ def test_the_command_line(real_size: ModuleType, argv: list[str], name: str, dty
     import argparse
 
     _, setting = real_size.read_setting(argparse.ArgumentParser(), argv)
-    assert (setting.size.name, setting.dtype) == (name, dtype)
+    assert (setting.size.name, setting.dtype, setting.peak_tflops) == (name, dtype, None)
+
+
+def test_a_known_gpu_has_a_peak(real_size: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    import argparse
+
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H200")
+    _, setting = real_size.read_setting(argparse.ArgumentParser(), ["--device", "cuda"])
+    assert setting.peak_tflops == 989
+    assert real_size.peak_of({"peak_tflops": 989.0}) == ", MFU of 989 TFLOP/s"
