@@ -257,8 +257,8 @@ def measure(
     free(setting)
     return {
         "benchmark": "edit", "size": setting.size.name, "frames": _clip(setting, frames)[0], "steps": STEPS,
-        "peak_tflops": setting.peak_tflops, "ways": told, "ratios": ratios(whole_edits, RATIOS), "guards": guards(timings),
-        "whole": {name: timing.summary() for name, timing in complete.items()},
+        "peak_tflops": setting.peak_tflops, "ways": told, "ratios": ratios(whole_edits, RATIOS),
+        "guards": guards(timings), "whole": {name: timing.summary() for name, timing in complete.items()},
     }  # fmt: skip
 
 
