@@ -17,6 +17,9 @@ and decode two latent frames at a time.
     ours        `InsViE.edit_batch`: compiled, attention timed, modulation and sentence computed once, LoRA merged
     ours eager  the same, not compiled
     ours short  ours with a video guidance of 1, which needs two branches: speed at 100 forwards, another guidance
+    ours reuse  ours with `guidance.reuse` 2: all 50 steps, 100 forwards
+    ours fast   the same, and all blocks but the first left out at every second call (`guidance.step_cache`), by force,
+                since a threshold means nothing with random weights: speed at 52 forwards, not quality
 """
 
 from __future__ import annotations
@@ -27,11 +30,13 @@ import statistics
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from diffusers import CogVideoXDPMScheduler
+from diffusers.hooks.first_block_cache import FBCHeadBlockHook
 from real_size import (
     Setting,
     Timing,
@@ -68,10 +73,21 @@ RATIOS = {
     "exact against stock, compiled": ("stock fast", "ours"),
     "exact against the released loop": ("official", "ours"),
     "two branches against stock": ("stock", "ours short"),
+    "reuse against stock": ("stock", "ours reuse"),
+    "fast against stock": ("stock", "ours fast"),
     "compiled against eager, both ours": ("ours eager", "ours"),
 }
-RARE = ("ours short", "offload")
-"""Timed once, after all others."""
+EXACT = ("official", "stock", "stock fast", "ours", "ours eager")
+"""Ways that give the same video."""
+WHOLE = ("ours reuse", "ours fast")
+"""Ways whose steps differ, so that all of them are timed."""
+
+
+@torch.compiler.disable
+def every_second_time(hook: Any, _residual: Tensor) -> bool:
+    """Whether the blocks behind the first are computed, in the place of First Block Cache's own decision."""
+    state = hook.state_manager.get_state()
+    return state.head_block_residual is None or not state.should_compute
 
 
 @dataclass
@@ -196,10 +212,11 @@ def make_ways(
     def plain(network: Any, vae: Any, released: bool = False) -> Callable[[int], Edit]:
         return watched(network, lambda count: stock_edit(network, parts, vae, clips, count, setting, released))
 
-    def ours(own: Any, video_scale: float = GUIDANCE.video_guidance_scale) -> Callable[[int], Edit]:
+    def ours(own: Any, **changes: float) -> Callable[[int], Edit]:
         def run(count: int) -> Tensor:
-            own.num_inference_steps, own.guidance = count, Guidance(GUIDANCE.guidance_scale, video_scale)
-            return own.edit_batch(clips.to(setting.device))
+            own.num_inference_steps, own.guidance = count, replace(GUIDANCE, **changes)  # type: ignore[arg-type]
+            with patch.object(FBCHeadBlockHook, "_should_compute_remaining_blocks", every_second_time):
+                return own.edit_batch(clips.to(setting.device))
 
         return watched(own.transformer, run)
 
@@ -216,7 +233,9 @@ def make_ways(
         "stock fast": plain(stocks[1], last),
         "ours": ours(editor),
         "ours eager": ours(eager),
-        "ours short": ours(editor, 1.0),
+        "ours short": ours(editor, video_guidance_scale=1.0),
+        "ours reuse": ours(editor, reuse=2),
+        "ours fast": ours(editor, reuse=2, step_cache=1.0),
     }
     networks = {
         "official": (official, parts.vae, parts.text_encoder),
@@ -225,7 +244,10 @@ def make_ways(
         "ours eager": tuple(eager.children()),
     }
     ways = {
-        name: Way(lambda run=edit: run(steps), networks.get(name, tuple(editor.children())))  # type: ignore[misc]
+        name: Way(
+            lambda run=edit, count=STEPS if name in WHOLE else steps: run(count),  # type: ignore[misc]
+            networks.get(name, tuple(editor.children())),
+        )
         for name, edit in edits.items()
     }
     ways["offload"] = Way(offload)
@@ -243,16 +265,21 @@ def measure(
     """Time the ways (all, or those named), compare what they give, and if asked run whole edits."""
     edits, ways, flops = make_ways(setting, steps, frames)
     ways = {name: way for name, way in ways.items() if not only or name in only}
-    often = {name: way for name, way in ways.items() if name not in RARE}
-    timings = side_by_side(often, setting, rounds, until=until)
+    timings = side_by_side({name: ways[name] for name in EXACT if name in ways}, setting, rounds, until=until)
+
+    def once(name: str, way: Way, warm_up: int = 0) -> dict[str, Timing]:
+        return side_by_side({name: way}, setting, 1, warm_up, until)
+
     complete = {}
     for name in ("ours", "stock"):
         if whole and name in ways and not timings[name].failed:
-            run = Way(lambda run=edits[name]: run(STEPS))  # type: ignore[misc]
-            complete |= side_by_side({name: run}, setting, 1, warm_up=0, until=until)
-    for name in set(ways) - set(often):
-        timings |= side_by_side({name: ways[name]}, setting, 1, warm_up=int(name != "offload"), until=until)
-    told = {name: _told(timing, steps, flops, setting.peak_tflops) for name, timing in timings.items()}
+            complete |= once(name, Way(lambda run=edits[name]: run(STEPS)))  # type: ignore[misc]
+    for name in ("ours short", *WHOLE, "offload"):
+        if name in ways:
+            if name in WHOLE:
+                once(name, Way(lambda run=edits[name]: run(steps)))  # type: ignore[misc]
+            timings |= once(name, ways[name], warm_up=int(name == "ours short"))
+    told = {name: _told(name, timing, steps, flops, setting.peak_tflops) for name, timing in timings.items()}
     whole_edits = {name: Timing([one["edit_seconds"]]) for name, one in told.items() if "edit_seconds" in one}
     free(setting)
     return {
@@ -262,11 +289,13 @@ def measure(
     }  # fmt: skip
 
 
-def _told(timing: Timing, steps: int, flops: int, peak_tflops: float | None) -> dict[str, Any]:
+def _told(name: str, timing: Timing, steps: int, flops: int, peak_tflops: float | None) -> dict[str, Any]:
     """What a way took; the operations of all 150 forwards count for it, however many it computes."""
     told = timing.summary()
     if not timing.seconds or timing.returned[0] is None:
         return told
+    if name in WHOLE:
+        return told | {"edit_seconds": round(timing.median, 4)}
     step = statistics.median(lap for edit in timing.returned for lap in edit.steps)
     around = statistics.median(s - steps * step for s in timing.seconds)
     told |= {"step_seconds": round(step, 6), "around_seconds": round(around, 6)}
@@ -282,7 +311,7 @@ def guards(timings: Mapping[str, Timing]) -> dict[str, dict[str, float]]:
         return {}
     stock, told = timings["stock"].returned[0], {}
     for name, timing in timings.items():
-        if name in ("stock", "offload", "ours short") or not timing.returned:
+        if name == "stock" or name not in EXACT or not timing.returned:
             continue
         edit = timing.returned[0]
         told[f"{name} and stock"] = {
@@ -299,14 +328,14 @@ def table(result: Mapping[str, Any]) -> list[str]:
         memory = f"  {told['memory_gb']:7.2f} GB" if "memory_gb" in told else ""
         if "failed" in told:
             lines.append(f"  {name:11} {told['failed']}")
-        elif "edit_seconds" in told:
+        elif "step_seconds" in told:
             mfu = f"  MFU {100 * told['mfu']:5.1f} %" if "mfu" in told else ""
             lines.append(
                 f"  {name:11}{told['edit_seconds']:9.3f} s an edit: {1000 * told['step_seconds']:9.1f} ms a step, "
                 f"{told['around_seconds']:7.3f} s around{mfu}{memory}"
             )
         else:
-            lines.append(f"  {name:11}{told['seconds']:9.3f} s")
+            lines.append(f"  {name:11}{told['seconds']:9.3f} s{memory}")
     whole = [f"  all steps of {name}: {told}" for name, told in result["whole"].items()]
     return lines + whole + shared_lines(result)
 

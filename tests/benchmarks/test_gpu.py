@@ -154,7 +154,7 @@ def test_a_measure_that_fails_does_not_end_the_calibration(
 
 def test_the_boxes_of_the_default_parts_fit_into_nine_minutes(gpu: ModuleType) -> None:
     boxes = [part.seconds for part in gpu.PARTS.values()]
-    assert sum(boxes[:-1]) <= gpu.PLANNED_SECONDS and gpu.PLANNED_SECONDS + gpu.GRACE_SECONDS < 540
+    assert sum(boxes[:-2]) <= gpu.PLANNED_SECONDS and gpu.PLANNED_SECONDS + gpu.GRACE_SECONDS < 540
 
 
 @pytest.mark.proof
@@ -172,11 +172,13 @@ def test_the_whole_programme_runs_and_imports_no_more_than_it_says(tmp_path: Pat
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     results = json.loads((tmp_path / "results.json").read_text())
     bounds = (1e-5, 1e-5) if dtype == "float32" else (1e-2, 1e-2)  # so few values do not average rounding out
-    for part in ("edit", "train", "vae", "edit long", "train more", "train long"):
+    assert results.keys() >= gpu.PARTS.keys()
+    for part in gpu.PARTS.keys() - {"calibrate"}:
         assert not any("failed" in told for told in results[part]["ways"].values()), part
     for part in ("train", "train long"):
         for told in results[part]["guards"].values():
             assert told["loss"] < bounds[0] and told["gradient_cosine"] > 0.995
-    for part in ("edit", "edit long"):
+    assert results["edit"]["whole"].keys() == {"ours", "stock"}
+    for part in ("edit", "edit fast", "edit long"):
         for told in results[part]["guards"].values():
             assert told["first_step"] < bounds[1] and told["pixels_cosine"] > 0.999
