@@ -27,7 +27,6 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -35,36 +34,16 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from diffusers import CogVideoXDPMScheduler
 from diffusers.hooks.first_block_cache import FBCHeadBlockHook
-from real_size import (
-    Setting,
-    Timing,
-    Way,
-    build,
-    build_editor,
-    cosine,
-    free,
-    machine,
-    peak_of,
-    random_clips,
-    ratios,
-    read_setting,
-    relative_l2,
-    shared_lines,
-    show,
-    side_by_side,
-    stock_transformer,
-)
+from real_size import Setting, build, build_editor, machine, random_clips, read_setting
+from stock import AskingAttention, stock_edit, stock_transformer
+from timing import Timing, Way, cosine, free, peak_of, ratios, relative_l2, shared_lines, show, side_by_side
 from torch import Tensor, nn
-from train import AskingAttention
 
-from insvie_lightning.batch import EditBatch
 from insvie_lightning.diffusion.guidance import Guidance
 from insvie_lightning.editors.editor import Editor
 from insvie_lightning.editors.flops import edit_flops
 from insvie_lightning.nets.execution import compile_blocks
-from insvie_lightning.nets.latents import decode_latents, encode_pixels, encode_prompts, to_device_pixels
 
 STEPS = 50
 GUIDANCE = Guidance(4.5, 1.6)
@@ -140,47 +119,6 @@ class Edit:
     pixels: Tensor
 
 
-@torch.no_grad()
-def stock_edit(
-    transformer: Any, parts: Any, vae: Any, clips: EditBatch, steps: int, setting: Setting, released: bool = False
-) -> Tensor:
-    """Edit one clip by a plain loop: three branches as one batch, sampled in float32; `released` as described above."""
-    assert clips.source is not None
-    tokenizer, text_encoder, length = parts.tokenizer, parts.text_encoder, transformer.config.max_text_seq_length
-    pixels = to_device_pixels(clips.source.to(setting.device))
-    source = encode_pixels(vae, pixels)
-    words = encode_prompts(tokenizer, text_encoder, clips.instructions, length)
-    nothing = encode_prompts(tokenizer, text_encoder, ("",), length) * 0 if released else torch.zeros_like(words)
-    scheduler = CogVideoXDPMScheduler.from_config(parts.scheduler.config)
-    scheduler.set_timesteps(steps, device=setting.device)
-    generator = torch.Generator(setting.device).manual_seed(zlib.crc32(f"0/{clips.keys[0]}".encode()))
-    latents = torch.randn(source.shape[1:], generator=generator, device=setting.device)[None]
-    conditions = torch.cat([source * 0, source, source]), torch.cat([nothing, nothing, words])
-    old, before = None, None
-    for timestep in scheduler.timesteps:
-        if released:
-            conditions = torch.cat([source * 0, source, source]), torch.cat([nothing, nothing, words])
-        text_scale, video_scale = GUIDANCE.scales(int(timestep), steps)
-        stacked = torch.cat([latents] * 3)
-        inputs = torch.cat([stacked, conditions[0]], 2).to(words.dtype)
-        velocity = transformer(inputs, conditions[1], timestep.expand(3), return_dict=False)[0].float()
-        if released:  # guidance on what is clean, which is the same
-            abar = scheduler.alphas_cumprod.to(setting.device)[int(timestep)]
-            clean = abar.sqrt() * stacked - (1 - abar).sqrt() * velocity
-            guided = _guide(clean, text_scale, video_scale)
-            velocity = (abar.sqrt() * latents - guided) / (1 - abar).sqrt()
-        else:
-            velocity = _guide(velocity, text_scale, video_scale)
-        latents, old = scheduler.step(velocity, old, timestep, before, latents, generator=generator, return_dict=False)
-        before = timestep
-    return decode_latents(vae, latents).clamp(-1, 1)
-
-
-def _guide(branches: Tensor, text: float, video: float) -> Tensor:
-    nothing, source, both = branches.chunk(3)
-    return nothing + video * (source - nothing) + text * (both - source)
-
-
 def make_ways(
     setting: Setting, steps: int, frames: int | None = None
 ) -> tuple[dict[str, Callable[[int], Edit]], dict[str, Way], int]:
@@ -210,7 +148,9 @@ def make_ways(
         return edit
 
     def plain(network: Any, vae: Any, released: bool = False) -> Callable[[int], Edit]:
-        return watched(network, lambda count: stock_edit(network, parts, vae, clips, count, setting, released))
+        return watched(
+            network, lambda count: stock_edit(network, parts, vae, clips, GUIDANCE, count, setting, released)
+        )
 
     def ours(own: Any, **changes: float) -> Callable[[int], Edit]:
         def run(count: int) -> Tensor:

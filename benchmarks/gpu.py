@@ -41,7 +41,8 @@ import torch
 import train
 import vae
 from calibrate import best_product, calibrate, calibration_table
-from real_size import Setting, free, machine, read_setting
+from real_size import Setting, machine, read_setting
+from timing import free
 
 GOALS: dict[str, tuple[tuple[str, ...], str, float]] = {
     "edit of 25 frames, exact, s": (("edit", "ways", "ours", "edit_seconds"), "<=", 13.9),

@@ -30,24 +30,9 @@ from typing import Any
 
 import torch
 from diffusers.models.attention_processor import CogVideoXAttnProcessor2_0
-from real_size import (
-    Setting,
-    Timing,
-    Way,
-    build,
-    build_editor,
-    cosine,
-    free,
-    machine,
-    peak_of,
-    random_clips,
-    ratios,
-    read_setting,
-    shared_lines,
-    show,
-    side_by_side,
-    stock_transformer,
-)
+from real_size import Setting, build, build_editor, machine, random_clips, read_setting
+from stock import AskingAttention, released_loss, stock_transformer
+from timing import Timing, Way, cosine, free, peak_of, ratios, shared_lines, show, side_by_side
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
@@ -68,24 +53,6 @@ RATIOS = {
 }
 SAME = (("official", "ours online"), ("factory no AC", "ours cached"), ("factory", "ours eager"))
 """Ways that compute the same loss, when they draw the same."""
-
-
-class AskingAttention(CogVideoXAttnProcessor2_0):
-    """Attention of diffusers that first asks the device twice whether its mask masks anything, as the released one."""
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        image_rotary_emb: Any = None,
-    ) -> Any:
-        """Ask, and attend."""
-        mask = hidden_states.new_ones(1, 1)
-        for _ in range(2):
-            assert bool((mask > 0).all())
-        return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
 
 
 @dataclass
@@ -127,27 +94,6 @@ class Trainee:
         """For timing; two moments of every trained weight are an optimizer's."""
         states = sum(2 * parameter.numel() * parameter.element_size() for parameter in self.trained)
         return Way(self.step, self.networks, states)
-
-
-def released_loss(
-    transformer: nn.Module,
-    z_source: Tensor,
-    z_edited: Tensor,
-    prompts: Tensor,
-    abar: Tensor,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """The released loss in its own terms, w |x0_hat - x0|^2 weighted by frames, and x0_hat."""
-    t = torch.randint(1000, (len(z_edited),), generator=generator, device=z_edited.device)
-    noise = torch.randn(z_edited.shape, generator=generator, device=z_edited.device)
-    squared = abar[t].reshape(-1, 1, 1, 1, 1)
-    noisy = squared.sqrt() * z_edited + (1 - squared).sqrt() * noise
-    stacked = torch.cat([noisy, z_source], 2).to(prompts.dtype)
-    predicted = transformer(stacked, prompts, t, return_dict=False)[0].float()
-    clean = squared.sqrt() * noisy - (1 - squared).sqrt() * predicted
-    errors = ((clean - z_edited).square() / (1 - squared)).mean((2, 3, 4))
-    place = torch.arange(errors.shape[1], device=errors.device) / errors.shape[1]
-    return (errors * (0.5 + 0.5 * (1 - place) ** 2)).mean(), clean
 
 
 class Baselines:

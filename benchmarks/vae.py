@@ -23,19 +23,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from real_size import (
-    Setting,
-    Way,
-    free,
-    machine,
-    random_clips,
-    ratios,
-    read_setting,
-    relative_l2,
-    shared_lines,
-    show,
-    side_by_side,
-)
+from real_size import Setting, machine, random_clips, read_setting
+from timing import Way, free, ratios, relative_l2, shared_lines, show, side_by_side
 from torch.profiler import ProfilerActivity, profile
 
 from insvie_lightning.nets.execution import to_channels_last
