@@ -62,9 +62,10 @@ def test_only_what_changes_little_is_left_out(transformer: CogVideoXTransformer3
     assert all(torch.equal(one, other) for one, other in zip(run(transformer, 0.0, SOURCES), plain, strict=True))
 
 
-def test_a_second_edit_compiles_nothing_anew(transformer: CogVideoXTransformer3DModel) -> None:
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.proof)])
+def test_a_second_edit_compiles_nothing_anew(transformer: CogVideoXTransformer3DModel, backend: str) -> None:
     plain, graphs = run(transformer, 0.05, SOURCES[:1]), []
-    compile_blocks(transformer, "eager")
+    compile_blocks(transformer, backend)
     for _ in range(3):
         said = run(transformer, 0.05, SOURCES[:1])
         graphs.append(counters["stats"]["unique_graphs"])
