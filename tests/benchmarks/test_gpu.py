@@ -166,7 +166,7 @@ def test_the_whole_programme_runs_and_imports_no_more_than_it_says(tmp_path: Pat
         "assert not told & set(sys.modules), told & set(sys.modules)\n"
         "sys.exit(status)"
     )
-    command = [sys.executable, "-c", code, "--tiny", "--dtype", dtype, "--output", str(tmp_path)]
+    command = [sys.executable, "-c", code, "--tiny", "--dtype", dtype, "--output", str(tmp_path), "--seconds", "3000"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER), *sys.path])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
