@@ -25,8 +25,9 @@ def step_cache(transformer: CogVideoXTransformer3DModel, threshold: float) -> It
     if threshold == 0 or len(transformer.transformer_blocks) == 1:
         yield lambda source: nullcontext()
         return
+    names: dict[int, str] = {}  # numbers, since compiled blocks are compiled anew for a name that they have not seen
     transformer.enable_cache(FirstBlockCacheConfig(threshold))
     try:
-        yield lambda source: transformer.cache_context(str(id(source)))
+        yield lambda source: transformer.cache_context(names.setdefault(id(source), str(len(names))))
     finally:
         transformer.disable_cache()
