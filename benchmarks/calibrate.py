@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from real_size import Setting, free
+from real_size import Setting
+from timing import free
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -17,6 +17,9 @@ and decode two latent frames at a time.
     ours        `InsViE.edit_batch`: compiled, attention timed, modulation and sentence computed once, LoRA merged
     ours eager  the same, not compiled
     ours short  ours with a video guidance of 1, which needs two branches: speed at 100 forwards, another guidance
+    ours reuse  ours with `guidance.reuse` 2: all 50 steps, 100 forwards
+    ours fast   the same, and all blocks but the first left out at every second call (`guidance.step_cache`), by force,
+                since a threshold means nothing with random weights: speed at 52 forwards, not quality
 """
 
 from __future__ import annotations
@@ -24,41 +27,23 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+from unittest.mock import patch
 
 import torch
-from diffusers import CogVideoXDPMScheduler
-from real_size import (
-    Setting,
-    Timing,
-    Way,
-    build,
-    build_editor,
-    cosine,
-    free,
-    machine,
-    random_clips,
-    ratios,
-    read_setting,
-    relative_l2,
-    shared_lines,
-    show,
-    side_by_side,
-    stock_transformer,
-)
+from diffusers.hooks.first_block_cache import FBCHeadBlockHook
+from real_size import Setting, build, build_editor, machine, random_clips, read_setting
+from stock import AskingAttention, stock_edit, stock_transformer
+from timing import Timing, Way, cosine, free, peak_of, ratios, relative_l2, shared_lines, show, side_by_side
 from torch import Tensor, nn
-from train import AskingAttention
 
-from insvie_lightning.batch import EditBatch
 from insvie_lightning.diffusion.guidance import Guidance
 from insvie_lightning.editors.editor import Editor
 from insvie_lightning.editors.flops import edit_flops
 from insvie_lightning.nets.execution import compile_blocks
-from insvie_lightning.nets.latents import decode_latents, encode_pixels, encode_prompts, to_device_pixels
 
 STEPS = 50
 GUIDANCE = Guidance(4.5, 1.6)
@@ -67,10 +52,21 @@ RATIOS = {
     "exact against stock, compiled": ("stock fast", "ours"),
     "exact against the released loop": ("official", "ours"),
     "two branches against stock": ("stock", "ours short"),
+    "reuse against stock": ("stock", "ours reuse"),
+    "fast against stock": ("stock", "ours fast"),
     "compiled against eager, both ours": ("ours eager", "ours"),
 }
-RARE = ("ours short", "offload")
-"""Timed once, after all others."""
+EXACT = ("official", "stock", "stock fast", "ours", "ours eager")
+"""Ways that give the same video."""
+WHOLE = ("ours reuse", "ours fast")
+"""Ways whose steps differ, so that all of them are timed."""
+
+
+@torch.compiler.disable
+def every_second_time(hook: Any, _residual: Tensor) -> bool:
+    """Whether the blocks behind the first are computed, in the place of First Block Cache's own decision."""
+    state = hook.state_manager.get_state()
+    return state.head_block_residual is None or not state.should_compute
 
 
 @dataclass
@@ -123,47 +119,6 @@ class Edit:
     pixels: Tensor
 
 
-@torch.no_grad()
-def stock_edit(
-    transformer: Any, parts: Any, vae: Any, clips: EditBatch, steps: int, setting: Setting, released: bool = False
-) -> Tensor:
-    """Edit one clip by a plain loop: three branches as one batch, sampled in float32; `released` as described above."""
-    assert clips.source is not None
-    tokenizer, text_encoder, length = parts.tokenizer, parts.text_encoder, transformer.config.max_text_seq_length
-    pixels = to_device_pixels(clips.source.to(setting.device))
-    source = encode_pixels(vae, pixels)
-    words = encode_prompts(tokenizer, text_encoder, clips.instructions, length)
-    nothing = encode_prompts(tokenizer, text_encoder, ("",), length) * 0 if released else torch.zeros_like(words)
-    scheduler = CogVideoXDPMScheduler.from_config(parts.scheduler.config)
-    scheduler.set_timesteps(steps, device=setting.device)
-    generator = torch.Generator(setting.device).manual_seed(zlib.crc32(f"0/{clips.keys[0]}".encode()))
-    latents = torch.randn(source.shape[1:], generator=generator, device=setting.device)[None]
-    conditions = torch.cat([source * 0, source, source]), torch.cat([nothing, nothing, words])
-    old, before = None, None
-    for timestep in scheduler.timesteps:
-        if released:
-            conditions = torch.cat([source * 0, source, source]), torch.cat([nothing, nothing, words])
-        text_scale, video_scale = GUIDANCE.scales(int(timestep), steps)
-        stacked = torch.cat([latents] * 3)
-        inputs = torch.cat([stacked, conditions[0]], 2).to(words.dtype)
-        velocity = transformer(inputs, conditions[1], timestep.expand(3), return_dict=False)[0].float()
-        if released:  # guidance on what is clean, which is the same
-            abar = scheduler.alphas_cumprod.to(setting.device)[int(timestep)]
-            clean = abar.sqrt() * stacked - (1 - abar).sqrt() * velocity
-            guided = _guide(clean, text_scale, video_scale)
-            velocity = (abar.sqrt() * latents - guided) / (1 - abar).sqrt()
-        else:
-            velocity = _guide(velocity, text_scale, video_scale)
-        latents, old = scheduler.step(velocity, old, timestep, before, latents, generator=generator, return_dict=False)
-        before = timestep
-    return decode_latents(vae, latents).clamp(-1, 1)
-
-
-def _guide(branches: Tensor, text: float, video: float) -> Tensor:
-    nothing, source, both = branches.chunk(3)
-    return nothing + video * (source - nothing) + text * (both - source)
-
-
 def make_ways(
     setting: Setting, steps: int, frames: int | None = None
 ) -> tuple[dict[str, Callable[[int], Edit]], dict[str, Way], int]:
@@ -193,12 +148,15 @@ def make_ways(
         return edit
 
     def plain(network: Any, vae: Any, released: bool = False) -> Callable[[int], Edit]:
-        return watched(network, lambda count: stock_edit(network, parts, vae, clips, count, setting, released))
+        return watched(
+            network, lambda count: stock_edit(network, parts, vae, clips, GUIDANCE, count, setting, released)
+        )
 
-    def ours(own: Any, video_scale: float = GUIDANCE.video_guidance_scale) -> Callable[[int], Edit]:
+    def ours(own: Any, **changes: float) -> Callable[[int], Edit]:
         def run(count: int) -> Tensor:
-            own.num_inference_steps, own.guidance = count, Guidance(GUIDANCE.guidance_scale, video_scale)
-            return own.edit_batch(clips.to(setting.device))
+            own.num_inference_steps, own.guidance = count, replace(GUIDANCE, **changes)  # type: ignore[arg-type]
+            with patch.object(FBCHeadBlockHook, "_should_compute_remaining_blocks", every_second_time):
+                return own.edit_batch(clips.to(setting.device))
 
         return watched(own.transformer, run)
 
@@ -215,7 +173,9 @@ def make_ways(
         "stock fast": plain(stocks[1], last),
         "ours": ours(editor),
         "ours eager": ours(eager),
-        "ours short": ours(editor, 1.0),
+        "ours short": ours(editor, video_guidance_scale=1.0),
+        "ours reuse": ours(editor, reuse=2),
+        "ours fast": ours(editor, reuse=2, step_cache=1.0),
     }
     networks = {
         "official": (official, parts.vae, parts.text_encoder),
@@ -224,7 +184,10 @@ def make_ways(
         "ours eager": tuple(eager.children()),
     }
     ways = {
-        name: Way(lambda run=edit: run(steps), networks.get(name, tuple(editor.children())))  # type: ignore[misc]
+        name: Way(
+            lambda run=edit, count=STEPS if name in WHOLE else steps: run(count),  # type: ignore[misc]
+            networks.get(name, tuple(editor.children())),
+        )
         for name, edit in edits.items()
     }
     ways["offload"] = Way(offload)
@@ -242,30 +205,37 @@ def measure(
     """Time the ways (all, or those named), compare what they give, and if asked run whole edits."""
     edits, ways, flops = make_ways(setting, steps, frames)
     ways = {name: way for name, way in ways.items() if not only or name in only}
-    often = {name: way for name, way in ways.items() if name not in RARE}
-    timings = side_by_side(often, setting, rounds, until=until)
+    timings = side_by_side({name: ways[name] for name in EXACT if name in ways}, setting, rounds, until=until)
+
+    def once(name: str, way: Way, warm_up: int = 0) -> dict[str, Timing]:
+        return side_by_side({name: way}, setting, 1, warm_up, until)
+
     complete = {}
     for name in ("ours", "stock"):
         if whole and name in ways and not timings[name].failed:
-            run = Way(lambda run=edits[name]: run(STEPS))  # type: ignore[misc]
-            complete |= side_by_side({name: run}, setting, 1, warm_up=0, until=until)
-    for name in set(ways) - set(often):
-        timings |= side_by_side({name: ways[name]}, setting, 1, warm_up=int(name != "offload"), until=until)
-    told = {name: _told(timing, steps, flops, setting.peak_tflops) for name, timing in timings.items()}
+            complete |= once(name, Way(lambda run=edits[name]: run(STEPS)))  # type: ignore[misc]
+    for name in ("ours short", *WHOLE, "offload"):
+        if name in ways:
+            if name in WHOLE:
+                once(name, Way(lambda run=edits[name]: run(steps)), warm_up=1)  # type: ignore[misc] # the 2nd compiles, too
+            timings |= once(name, ways[name], warm_up=int(name == "ours short"))
+    told = {name: _told(name, timing, steps, flops, setting.peak_tflops) for name, timing in timings.items()}
     whole_edits = {name: Timing([one["edit_seconds"]]) for name, one in told.items() if "edit_seconds" in one}
     free(setting)
     return {
         "benchmark": "edit", "size": setting.size.name, "frames": _clip(setting, frames)[0], "steps": STEPS,
-        "ways": told, "ratios": ratios(whole_edits, RATIOS), "guards": guards(timings),
-        "whole": {name: timing.summary() for name, timing in complete.items()},
+        "peak_tflops": setting.peak_tflops, "ways": told, "ratios": ratios(whole_edits, RATIOS),
+        "guards": guards(timings), "whole": {name: timing.summary() for name, timing in complete.items()},
     }  # fmt: skip
 
 
-def _told(timing: Timing, steps: int, flops: int, peak_tflops: float | None) -> dict[str, Any]:
+def _told(name: str, timing: Timing, steps: int, flops: int, peak_tflops: float | None) -> dict[str, Any]:
     """What a way took; the operations of all 150 forwards count for it, however many it computes."""
     told = timing.summary()
     if not timing.seconds or timing.returned[0] is None:
         return told
+    if name in WHOLE:
+        return told | {"edit_seconds": round(timing.median, 4)}
     step = statistics.median(lap for edit in timing.returned for lap in edit.steps)
     around = statistics.median(s - steps * step for s in timing.seconds)
     told |= {"step_seconds": round(step, 6), "around_seconds": round(around, 6)}
@@ -281,7 +251,7 @@ def guards(timings: Mapping[str, Timing]) -> dict[str, dict[str, float]]:
         return {}
     stock, told = timings["stock"].returned[0], {}
     for name, timing in timings.items():
-        if name in ("stock", "offload", "ours short") or not timing.returned:
+        if name == "stock" or name not in EXACT or not timing.returned:
             continue
         edit = timing.returned[0]
         told[f"{name} and stock"] = {
@@ -293,19 +263,19 @@ def guards(timings: Mapping[str, Timing]) -> dict[str, dict[str, float]]:
 
 def table(result: Mapping[str, Any]) -> list[str]:
     """The result for people."""
-    lines = [f"{result['size']}, {result['frames']} frames, one clip, {result['steps']} steps"]
+    lines = [f"{result['size']}, {result['frames']} frames, one clip, {result['steps']} steps{peak_of(result)}"]
     for name, told in result["ways"].items():
         memory = f"  {told['memory_gb']:7.2f} GB" if "memory_gb" in told else ""
         if "failed" in told:
             lines.append(f"  {name:11} {told['failed']}")
-        elif "edit_seconds" in told:
+        elif "step_seconds" in told:
             mfu = f"  MFU {100 * told['mfu']:5.1f} %" if "mfu" in told else ""
             lines.append(
                 f"  {name:11}{told['edit_seconds']:9.3f} s an edit: {1000 * told['step_seconds']:9.1f} ms a step, "
                 f"{told['around_seconds']:7.3f} s around{mfu}{memory}"
             )
         else:
-            lines.append(f"  {name:11}{told['seconds']:9.3f} s")
+            lines.append(f"  {name:11}{told['seconds']:9.3f} s{memory}")
     whole = [f"  all steps of {name}: {told}" for name, told in result["whole"].items()]
     return lines + whole + shared_lines(result)
 

@@ -30,30 +30,16 @@ from typing import Any
 
 import torch
 from diffusers.models.attention_processor import CogVideoXAttnProcessor2_0
-from real_size import (
-    Setting,
-    Timing,
-    Way,
-    build,
-    build_editor,
-    cosine,
-    free,
-    machine,
-    random_clips,
-    ratios,
-    read_setting,
-    shared_lines,
-    show,
-    side_by_side,
-    stock_transformer,
-)
+from real_size import Setting, build, build_editor, machine, random_clips, read_setting
+from stock import AskingAttention, released_loss, stock_transformer
+from timing import Timing, Way, cosine, free, peak_of, ratios, shared_lines, show, side_by_side
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from insvie_lightning.batch import EditBatch, Position
 from insvie_lightning.diffusion.conditioning import ConditionDropout
 from insvie_lightning.editors import InsViE
-from insvie_lightning.nets.latents import encode_pixels, encode_prompts
+from insvie_lightning.nets.latents import decode_latents, encode_pixels, encode_prompts
 from insvie_lightning.nets.perceptual import PerceptualLoss
 from insvie_lightning.weights.components import Components
 
@@ -67,24 +53,6 @@ RATIOS = {
 }
 SAME = (("official", "ours online"), ("factory no AC", "ours cached"), ("factory", "ours eager"))
 """Ways that compute the same loss, when they draw the same."""
-
-
-class AskingAttention(CogVideoXAttnProcessor2_0):
-    """Attention of diffusers that first asks the device twice whether its mask masks anything, as the released one."""
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
-        attention_mask: Tensor | None = None,
-        image_rotary_emb: Any = None,
-    ) -> Any:
-        """Ask, and attend."""
-        mask = hidden_states.new_ones(1, 1)
-        for _ in range(2):
-            assert bool((mask > 0).all())
-        return super().__call__(attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb)
 
 
 @dataclass
@@ -126,27 +94,6 @@ class Trainee:
         """For timing; two moments of every trained weight are an optimizer's."""
         states = sum(2 * parameter.numel() * parameter.element_size() for parameter in self.trained)
         return Way(self.step, self.networks, states)
-
-
-def released_loss(
-    transformer: nn.Module,
-    z_source: Tensor,
-    z_edited: Tensor,
-    prompts: Tensor,
-    abar: Tensor,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """The released loss in its own terms, w |x0_hat - x0|^2 weighted by frames, and x0_hat."""
-    t = torch.randint(1000, (len(z_edited),), generator=generator, device=z_edited.device)
-    noise = torch.randn(z_edited.shape, generator=generator, device=z_edited.device)
-    squared = abar[t].reshape(-1, 1, 1, 1, 1)
-    noisy = squared.sqrt() * z_edited + (1 - squared).sqrt() * noise
-    stacked = torch.cat([noisy, z_source], 2).to(prompts.dtype)
-    predicted = transformer(stacked, prompts, t, return_dict=False)[0].float()
-    clean = squared.sqrt() * noisy - (1 - squared).sqrt() * predicted
-    errors = ((clean - z_edited).square() / (1 - squared)).mean((2, 3, 4))
-    place = torch.arange(errors.shape[1], device=errors.device) / errors.shape[1]
-    return (errors * (0.5 + 0.5 * (1 - place) ** 2)).mean(), clean
 
 
 class Baselines:
@@ -219,16 +166,11 @@ class Baselines:
         z_source, z_edited = self._encoded(generator)
         loss, clean = released_loss(self.transformer, z_source, z_edited, self._embed(), self.abar, generator)
         with torch.no_grad():
-            decoded = [self._decode(latents) for latents in (clean, z_edited)]
+            decoded = [decode_latents(self.parts.vae, latents) for latents in (clean, z_edited)]
             pairs = zip(*(video.flatten(0, 1).float().split(8) for video in decoded), strict=True)
             assert self.lpips is not None
             perceptual = torch.cat([self.lpips(one, other).flatten() for one, other in pairs]).mean()
         return 0.5 * loss + 0.5 * perceptual
-
-    def _decode(self, latents: Tensor) -> Tensor:
-        vae = self.parts.vae
-        scaled = latents.to(vae.dtype).transpose(1, 2) / vae.config.scaling_factor
-        return vae.decode(scaled).sample.transpose(1, 2)
 
     def _factory(self, position: Position) -> Tensor:
         z_source, z_edited = (latents.to(self.setting.device) for latents in self.latents)
@@ -298,7 +240,7 @@ def measure(
     told = {name: _told(timing, batch, flops.get(name), setting.peak_tflops) for name, timing in timings.items()}
     return {
         "benchmark": "train", "size": setting.size.name, "batch": batch, "frames": frames or setting.size.clip[0],
-        "ways": told, "ratios": ratios(timings, RATIOS), "guards": agreement,
+        "peak_tflops": setting.peak_tflops, "ways": told, "ratios": ratios(timings, RATIOS), "guards": agreement,
     }  # fmt: skip
 
 
@@ -316,7 +258,7 @@ def _told(timing: Timing, batch: int, flops: int | None, peak_tflops: float | No
 
 def table(result: Mapping[str, Any]) -> list[str]:
     """The result for people."""
-    lines = [f"{result['size']}, {result['frames']} frames, batch {result['batch']}"]
+    lines = [f"{result['size']}, {result['frames']} frames, batch {result['batch']}{peak_of(result)}"]
     for name, told in result["ways"].items():
         if "failed" in told:
             lines.append(f"  {name:15} {told['failed']}")

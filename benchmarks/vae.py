@@ -3,8 +3,9 @@
 Command:  python benchmarks/vae.py [--tiny] [--rounds 5] [--frames 25]
 Hardware: a GPU of 24 GB or more, a minute; with --tiny any CPU, seconds.
 Result:   a line a way: seconds, TFLOP/s of what must be computed, peak memory; the ratios; how far the latents and
-          pixels are from those of the first way; the dearest kernels of one decode, and whether a convolution fell back
-          to a slow one (torch 2.9 did so in bfloat16 without cuDNN 9.15); and a line of JSON.
+          pixels are from those of the first way; the dearest kernels of one decode, the share of its time that goes
+          into copies (between layouts, mostly), and whether a convolution fell back to a slow one (torch 2.9 did so in
+          bfloat16 without cuDNN 9.15); and a line of JSON.
 
     stock     diffusers' autoencoder as it is loaded: channels first
     tiled     the same in overlapping tiles, as is advised to save memory
@@ -22,19 +23,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from real_size import (
-    Setting,
-    Way,
-    free,
-    machine,
-    random_clips,
-    ratios,
-    read_setting,
-    relative_l2,
-    shared_lines,
-    show,
-    side_by_side,
-)
+from real_size import Setting, machine, random_clips, read_setting
+from timing import Way, free, ratios, relative_l2, shared_lines, show, side_by_side
 from torch.profiler import ProfilerActivity, profile
 
 from insvie_lightning.nets.execution import to_channels_last
@@ -48,6 +38,8 @@ RATIOS = {
 }
 FALLBACKS = ("slow_conv", "vol2col")
 """In the names of what a 3-D convolution is computed by where no good kernel is found."""
+COPIES = ("nchwToNhwc", "nhwcToNchw", "direct_copy", "aten::copy_")
+"""In the names of what changes nothing but the layout or the type."""
 
 
 @torch.no_grad()
@@ -93,7 +85,7 @@ def measure(setting: Setting, rounds: int, frames: int | None = None, until: flo
 
 
 def kernels(vae: Any, latents: torch.Tensor, setting: Setting, count: int = 6) -> dict[str, Any]:
-    """The dearest kernels of one decode with their share of the time, and those of them that are a fallback."""
+    """The dearest kernels of one decode and copies with their share of the time, and which kernels are a fallback."""
     on_gpu = setting.device.type == "cuda"
     with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as run:
         decode_latents(vae, latents)
@@ -103,7 +95,9 @@ def kernels(vae: Any, latents: torch.Tensor, setting: Setting, count: int = 6) -
     }
     total = sum(times.values()) or 1
     dearest = sorted(times, key=lambda name: -times[name])[:count]
+    copied = sum(taken for name, taken in times.items() if any(word in name for word in COPIES))
     return {
+        "copies": round(copied / total, 3),
         "share": {name[:90]: round(times[name] / total, 3) for name in dearest},
         "fallbacks": sorted(name[:90] for name in times if any(word in name for word in FALLBACKS)),
     }
@@ -125,7 +119,7 @@ def table(result: Mapping[str, Any]) -> list[str]:
         *shared_lines(result),
         "  kernels of a decode, ours:",
         *kernels,
-        f"  slow fallbacks: {fallbacks or 'none'}",
+        f"  copies: {100 * result['kernels']['copies']:.1f} %; slow fallbacks: {fallbacks or 'none'}",
     ]
 
 

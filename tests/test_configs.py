@@ -31,3 +31,12 @@ def test_recipe_parses_and_builds_what_it_names(name: str, tmp_path: Path, monke
     built = InsvieCLI([*args, *CPU], run=False)
     assert built.model is not None
     assert built.datamodule is not None
+
+
+def test_fast_changes_how_networks_run_and_where_noise_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from insvie_lightning.lightning_cli import InsvieCLI
+    from insvie_lightning.nets.execution import Execution
+
+    monkeypatch.chdir(tmp_path)
+    model = InsvieCLI([*command("s1"), "-c", "fast", *CPU], run=False).model
+    assert model.execution == Execution(compile=True, frozen_dtype="bfloat16") and model.source_noise == "latents"

@@ -27,13 +27,14 @@ def test_all_ways_give_the_same_video(result: Any) -> None:
 
 def test_every_way_is_told(edit: ModuleType, result: Any) -> None:
     ways = result["ways"]
-    assert len(ways) == 7 and not any("failed" in told for told in ways.values())
+    assert len(ways) == 9 and not any("failed" in told for told in ways.values())
+    assert all(ways[name]["edit_seconds"] == round(ways[name]["seconds"], 4) for name in edit.WHOLE)
     assert "edit_seconds" not in ways["offload"]
     ours = ways["ours"]
     assert ours["edit_seconds"] == pytest.approx(50 * ours["step_seconds"] + ours["around_seconds"], rel=1e-3)
     assert result["ratios"].keys() == edit.RATIOS.keys() and result["whole"].keys() == {"ours", "stock"}
     assert json.loads(json.dumps(result)) == result
-    assert len(edit.table(result)) == 1 + 7 + 2 + len(edit.RATIOS) + 4
+    assert len(edit.table(result)) == 1 + 9 + 2 + len(edit.RATIOS) + 4
 
 
 def test_another_guidance_is_another_video(edit: ModuleType, tiny: Any) -> None:
@@ -41,3 +42,18 @@ def test_another_guidance_is_another_video(edit: ModuleType, tiny: Any) -> None:
     ours, short = (edits[name](2) for name in ("ours", "ours short"))
     assert ours.first.shape[0] == 3 and short.first.shape[0] == 2
     assert not torch.equal(ours.pixels, short.pixels) and len(ours.steps) == 1
+
+
+def test_fast_ways_leave_out_what_they_say(edit: ModuleType, tiny: Any) -> None:
+    """Calls of the network by branches, and those that compute the block behind the first."""
+    edits, ways, _ = edit.make_ways(tiny, 2)
+    block = ways["ours fast"].networks[0].transformer_blocks[1].attn1
+    branches: list[int] = []
+    block.register_forward_hook(lambda _module, _inputs, output: branches.append(len(output[0])))
+    computed = {}
+    for name in edit.WHOLE:
+        branches.clear()
+        with torch.compiler.set_stance("force_eager"):  # what was compiled before calls no hooks
+            edits[name](4)
+        computed[name] = list(branches)
+    assert computed == {"ours reuse": [3, 1] * 2, "ours fast": [3, 1]}

@@ -65,6 +65,7 @@ def test_a_run_of_two_ways(train: ModuleType, capsys: pytest.CaptureFixture[str]
     *lines, last = capsys.readouterr().out.splitlines()
     result = json.loads(last)
     assert result["ways"].keys() == {"factory no AC", "ours cached"} and len(result["guards"]) == 1
+    assert result["peak_tflops"] is None and "mfu" not in result["ways"]["ours cached"]
     rate = result["ways"]["ours cached"]
     assert rate["samples_per_second"] == pytest.approx(2 / rate["seconds"], rel=1e-3)
     assert any(line.startswith("  ours cached") and "ms" in line for line in lines)

@@ -19,6 +19,7 @@ def test_a_run(vae: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     assert result["ratios"].keys() == vae.RATIOS.keys() and result["clip"] == [5, 32, 48]
     assert result["guards"]["encode, ours and stock"] < 1e-5 and result["guards"]["decode, ours and stock"] < 1e-5
     assert 0 < sum(result["kernels"]["share"].values()) <= 1.001
+    assert 0 < result["kernels"]["copies"] < 0.9
 
 
 def test_slow_convolutions_are_found(vae: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

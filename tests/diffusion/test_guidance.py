@@ -140,6 +140,7 @@ def test_the_cosine_ramp_rises_from_one_to_its_scale_for_any_number_of_steps() -
         ({"video_guidance_scale": math.inf}, r"^guidance\.video_guidance_scale is inf; "),
         ({"form": "paper"}, r"^guidance\.form is 'paper'; legal are .*; did you mean 'paper_eq2'\?$"),
         ({"schedule": "cosine"}, r"^guidance\.schedule is 'cosine'; legal are .*; did you mean 'cosine_ramp'\?$"),
+        ({"step_cache": -1}, r"^guidance\.step_cache is -1; legal are finite values from 0$"),
         ({"exponent": 0}, r"^guidance\.exponent is 0; legal are whole numbers from 1$"),
         ({"exponent": 2.5}, r"^guidance\.exponent is 2\.5; legal are whole numbers from 1$"),
     ],

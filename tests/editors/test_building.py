@@ -41,6 +41,14 @@ def test_what_is_trained_is_float32_unless_all_is_for_editing(
     assert not all(torch.equal(value, new[2][name]) for name, value in new[0].items())
 
 
+@pytest.mark.parametrize("last", [True, False])
+def test_the_autoencoder_has_channels_last_if_asked(base: Path, last: bool) -> None:
+    execution = Execution(channels_last=last)
+    parts = build_networks(str(base), lambda net: add_lora(net, 4, 4.0), "dpm", execution, torch.float32, 0)
+    weight = parts.vae.decode_in.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last_3d) is last and weight.shape[2] > 1
+
+
 def test_bfloat16_weights_train_in_mixed_precision_only() -> None:
     check_precision(HALF, None)
     check_precision(HALF, SimpleNamespace(precision="32-true", training=False))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
@@ -20,6 +21,7 @@ from insvie_callbacks.save_editor import SaveEditor
 from insvie_data_modules.curriculum import Curriculum, Stage
 from insvie_data_modules.shard_set import ShardSet
 from insvie_lightning.batch import EditBatch
+from insvie_lightning.config import config_root
 from insvie_lightning.diffusion.guidance import Guidance
 from insvie_lightning.editors import InsViE
 from insvie_lightning.fsdp import FullySharded
@@ -183,7 +185,9 @@ def test_ddp_fits_validates_tests_and_predicts_as_one_process(
         return found
 
     def work(rank: int) -> Any:
-        ddp: dict[str, Any] = {"devices": 2, "strategy": DDPStrategy(process_group_backend="gloo")}
+        overlay = yaml.safe_load((config_root() / "ddp.yaml").read_text())["trainer"]["strategy"]["init_args"]
+        assert overlay["static_graph"]
+        ddp: dict[str, Any] = {"devices": 2, "strategy": DDPStrategy(process_group_backend="gloo", **overlay)}
         editor = Noting(base=str(base), **SETTINGS)
         fit(editor, curriculum(toy_shards, 2), tmp_path / "ddp", **ddp)
         ddp["strategy"] = "ddp"

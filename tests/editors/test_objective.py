@@ -106,6 +106,13 @@ def test_a_draw_is_of_its_generator_and_rank(scheduler: Any) -> None:
     assert one.noise.std() == pytest.approx(1, abs=0.05) and one.clean is latents
 
 
+def test_half_precision_latents_are_noised_in_float32(scheduler: Any) -> None:
+    """abar would be rounded to 8 bits, too."""
+    latents = torch.randn(4, 2, 16, 2, 3, generator=seeded(1)).bfloat16()
+    half, whole = (draw_noised(clean, scheduler, seeded(), 0, 1) for clean in (latents, latents.float()))
+    assert torch.equal(half.noisy, whole.noisy) and torch.equal(half.velocity, whole.velocity)
+
+
 def test_clean_latents_follow_from_the_velocity(scheduler: Any) -> None:
     latents = torch.randn(4, 2, 16, 2, 3, generator=seeded(1))
     noised = draw_noised(latents, scheduler, seeded(), 0, 1)

@@ -48,3 +48,27 @@ def test_hoisted_or_not_it_is_the_same_edit(make_editor: Make, sampler: str) -> 
     assert calls == [6] * 6 and str(vars(editor.scheduler)) == state
     assert not torch.allclose(edit(True, Guidance(1.0, 1.0)), edit(True), atol=1e-3)
     assert calls[6:9] == [2] * 3  # one branch is all that counts
+
+
+def test_blocks_are_left_out_only_if_asked(make_editor: Make) -> None:
+    """With `reuse`, steps of three branches and of one are kept apart."""
+    editor = make_editor(random_weights=True)
+    generator, calls = torch.Generator().manual_seed(0), []
+    source, prompts = torch.randn(2, *SHAPE, generator=generator), torch.randn(2, 16, 64, generator=generator)
+    editor.transformer.transformer_blocks[1].attn1.register_forward_hook(lambda *_: calls.append(1))
+
+    def edit(step_cache: float, skip: bool = True, reuse: int = 1) -> tuple[Tensor, int]:
+        calls.clear()
+        guidance = Guidance(3.0, 1.5, reuse=reuse, step_cache=step_cache)
+        starts = draw_starts(["a", "b"], 0, SHAPE, CPU)
+        transformer, scheduler = editor.transformer, editor.scheduler
+        edited = sample_edit(transformer, scheduler, starts, source, prompts, guidance, 6, skip=skip)
+        return edited, len(calls)
+
+    exact, all_steps = edit(0.0)
+    assert all_steps == 6
+    for same, count in (edit(1e-9), edit(1e9, skip=False)):
+        assert torch.equal(same, exact) and count == 6
+    fast, count = edit(1e9)
+    assert count == 1 and not torch.allclose(fast, exact, atol=1e-4)
+    assert edit(1e9, reuse=2)[1] == 2

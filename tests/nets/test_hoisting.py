@@ -1,13 +1,16 @@
 """Hoisted parts against the network as it is."""
 
+import copy
+
 import pytest
 import torch
 from diffusers import CogVideoXTransformer3DModel
+from diffusers.models import embeddings
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 from insvie_lightning.nets.execution import compile_blocks
-from insvie_lightning.nets.hoisting import hoisted
+from insvie_lightning.nets.hoisting import hoisted, remember_positions
 
 STEPS = torch.tensor([999, 666, 333])
 
@@ -73,3 +76,27 @@ def test_another_number_of_steps_compiles_nothing_anew(transformer: CogVideoXTra
         graphs.append(counters["stats"]["unique_graphs"])
     torch._dynamo.reset()
     assert graphs[0] > 0 and len(set(graphs)) == 1
+
+
+def test_positions_of_a_size_are_computed_once(
+    transformer: CogVideoXTransformer3DModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sizes other than the base's 9 frames of 64 x 96, seen first where tensors cannot be trained on."""
+    plain = copy.deepcopy(transformer)
+    remember_positions(transformer)
+    assert list(transformer.state_dict()) == list(plain.state_dict())
+    computed: list[int] = []
+    compute = embeddings.get_3d_sincos_pos_embed
+    note = lambda *inputs, **options: (computed.append(1), compute(*inputs, **options))[1]  # noqa: E731
+    clips = [torch.randn(1, frames, 16, 4, 6) for frames in (2, 5)]
+    inputs = torch.randn(1, 7, 24), torch.tensor([500])
+    expected = [plain(clip, *inputs, return_dict=False)[0] for clip in clips]
+    monkeypatch.setattr(embeddings, "get_3d_sincos_pos_embed", note)
+    with torch.inference_mode():
+        transformer(clips[0], *inputs)
+    for _ in range(2):
+        for clip, truth in zip(clips, expected, strict=True):
+            found = transformer(clip, *inputs, return_dict=False)[0]
+            found.sum().backward()
+            assert torch.equal(found, truth)
+    assert len(computed) == 2

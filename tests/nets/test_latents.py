@@ -1,5 +1,6 @@
 """Pixels to latents and back, alike for the toy autoencoder and CogVideoX's; sentences to embeddings."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -51,6 +52,17 @@ def test_one_latent_for_the_first_frame_and_for_every_four_after_it(vae: Any, fr
     latents = encode_pixels(vae, clips(frames))
     assert latents.shape == (2, 1 + (frames - 1) // 4, 16, 2, 4)
     assert decode_latents(vae, latents).shape == (2, frames, 3, 16, 32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_half_precision_weights_run_without_autocast(cogvideox_vae: Any, dtype: torch.dtype) -> None:
+    vae, cast = copy.deepcopy(cogvideox_vae).to(dtype), []
+    for network in (vae.encoder, vae.decoder):
+        network.register_forward_pre_hook(lambda *_: cast.append(torch.is_autocast_enabled("cpu")))
+    with torch.autocast("cpu", torch.bfloat16):
+        decode_latents(vae, encode_pixels(vae, clips(1)))
+        assert torch.is_autocast_enabled("cpu")
+    assert cast == [dtype == torch.float32] * 2
 
 
 def test_the_latent_added_to_an_even_number_is_the_last_one_again(cogvideox_vae: Any, pixels: torch.Tensor) -> None:

@@ -353,6 +353,7 @@ class InsViE(LightningModule):
             self.guidance,
             self.num_inference_steps,
             hoist=self.execution.hoist and self._sharing is None,
+            skip=self._sharing is None,
         )
         return decode_latents(self.vae, latents).clamp(-1, 1)
 

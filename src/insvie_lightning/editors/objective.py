@@ -102,13 +102,14 @@ def draw_noised(latents: Tensor, scheduler: Any, generator: torch.Generator, ran
     """Put noise on latents B T C h w, at timesteps that are stratified over ranks.
 
     Args:
-        latents: z_0, on the generator's device.
+        latents: z_0, on the generator's device; noise is put on it in float32, so that what is encoded in half
+            precision and what comes from a cache get the same.
         scheduler: Of diffusers' interface; it knows abar of every timestep.
         generator: Draws the timesteps, then the noise.
         rank: Of this process.
         world_size: Number of processes that train together.
     """
-    steps = scheduler.config["num_train_timesteps"]
+    latents, steps = latents.float(), scheduler.config["num_train_timesteps"]
     timesteps = stratified_timesteps(len(latents), steps, rank, world_size, generator)
     noise = torch.randn(latents.shape, generator=generator, device=latents.device)
     abar = scheduler.alphas_cumprod.to(latents.device, non_blocking=True)[timesteps]

@@ -13,6 +13,7 @@ from insvie_lightning.diffusion.guidance import Guidance, guided
 from insvie_lightning.diffusion.sampling import sample
 from insvie_lightning.nets.hoisting import SetStep, hoisted
 from insvie_lightning.nets.source_concat import concat_source
+from insvie_lightning.nets.step_cache import step_cache
 
 BRANCHES = 3
 """Of guidance, at most: what one sample is to the network."""
@@ -52,6 +53,7 @@ def sample_edit(
     guidance: Guidance,
     num_inference_steps: int,
     hoist: bool = True,
+    skip: bool = True,
 ) -> Tensor:
     """Latents of edited clips, B T C h w, by a transformer that sees the source beside the noise (`concat_source`).
 
@@ -65,15 +67,19 @@ def sample_edit(
         num_inference_steps: Sampler steps.
         hoist: Compute what is the same at every step once; not for a transformer that is gathered only when it is
             called, and never done for one that comes to the device only then.
+        skip: Leave out blocks by `Guidance.step_cache`; not for a transformer that is gathered block by block, since
+            ranks that decide otherwise would wait for one another.
     """
     noise, generators = starts
     scheduler = copy.deepcopy(scheduler)
     scheduler.set_timesteps(num_inference_steps, device=noise.device)
-    with _steps(transformer, scheduler.timesteps, hoist) as set_step:
+    threshold = guidance.step_cache if skip else 0.0
+    with _steps(transformer, scheduler.timesteps, hoist) as set_step, step_cache(transformer, threshold) as seen:
 
         def predict(noisy: Tensor, source: Tensor, prompts: Tensor, timesteps: Tensor) -> Tensor:
             set_step(timesteps[0])
-            return concat_source(transformer, noisy, source, prompts, timesteps)
+            with seen(source):
+                return concat_source(transformer, noisy, source, prompts, timesteps)
 
         denoise = guided(predict, source_latents, prompt_embeds, guidance, num_inference_steps)
         return sample(denoise, scheduler, noise, num_inference_steps, generators)

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 
 from insvie_lightning.errors import InputError, nearest
 from insvie_lightning.nets.attention import Kernel, fastest_kernel, use_attention
+from insvie_lightning.nets.hoisting import remember_positions
 
 Checkpointing = Literal["none", "selective", "full"]
 Attention = Literal["auto", "torch", "flash", "cudnn", "efficient", "math"]
@@ -74,6 +75,7 @@ def prepare_transformer(transformer: CogVideoXTransformer3DModel, execution: Exe
     Raises:
         InputError: As `use_attention`.
     """
+    remember_positions(transformer)
     rotary = transformer.config.use_rotary_positional_embeddings
     if execution.kernel or (execution.fused_lora and not rotary):
         use_attention(transformer, execution.kernel, execution.fused_lora)

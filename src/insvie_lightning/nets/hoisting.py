@@ -1,7 +1,8 @@
-"""What is the same at every step of sampling, computed once before it."""
+"""What is the same at every step, computed once: of sampling, and the position embedding of any clip."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import torch
 from diffusers import CogVideoXTransformer3DModel
@@ -36,6 +37,15 @@ class _Now(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.now.expand(len(x), -1)
+
+
+def remember_positions(transformer: CogVideoXTransformer3DModel) -> None:
+    """Keep the position embeddings of the last few sizes of clips, in place.
+
+    diffusers keeps that of the base's own size, and computes every other one again in every forward pass.
+    """
+    embed = transformer.patch_embed
+    embed._get_positional_embeddings = lru_cache(maxsize=4)(embed._get_positional_embeddings)
 
 
 @contextmanager
