@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from insvie_lightning.batch import Draft, Triplet
 from insvie_lightning.errors import InputError
+from insvie_lightning.slow_reads import reading
 
 if TYPE_CHECKING:
     from insvie_lightning.builders.builder import Builder
@@ -170,7 +171,8 @@ class _Reader(Dataset[tuple[Place, Input]]):
         self.inputs = inputs
 
     def __getitem__(self, place: Any) -> tuple[Place, Input]:
-        return place, self.inputs[place[1]]
+        with reading(f"sample {self.inputs.keys[place[1]].as_py()!r} of {self.inputs.reading.get('at', 'the input')}"):
+            return place, self.inputs[place[1]]
 
 
 def _to_work(read: list[tuple[Place, Input]]) -> Work:
