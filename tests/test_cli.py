@@ -385,3 +385,10 @@ def test_the_strategy_fsdp_is_fsdp2() -> None:
     for args in (["--trainer.strategy=fsdp"], ["-c", "fsdp"]):
         built = InsvieCLI(["-c", "s1", *args, "--trainer.accelerator=cpu", "--trainer.devices=1"], run=False)
         assert isinstance(built.trainer.strategy, FullySharded)
+
+
+@pytest.mark.parametrize("name", ["FSDPStrategy", "fsdp_cpu_offload"])
+def test_fsdp1_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    option = "strategy" if name.startswith("fsdp") else "strategy.class_path"
+    assert main(["fit", "-c", "s1", "-c", "toy", f"--trainer.{option}={name}", "--data.shards=x"]) == 2
+    assert "which is FSDP1: it runs on GPUs only" in capsys.readouterr().err

@@ -41,3 +41,9 @@ def test_what_is_not_found_is_said_with_what_is(given: dict[str, str] | None, se
 def test_no_name_has_two_meanings() -> None:
     names = [name for aliases in ALIASES.values() for name in aliases]
     assert len(names) == len(set(names))
+
+
+def test_a_header_without_end_is_told_by_its_ends() -> None:
+    with pytest.raises(InputError, match=r"^t has the columns \0{140}\.\.\.\0{140}, and none for video") as error:
+        find_columns(["\0" * 2000], ("video",), "t")
+    assert len(str(error.value)) < 600

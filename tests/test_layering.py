@@ -24,6 +24,7 @@ FLOORS = {
         "plugins",
         "quarantine",
         "random_state",
+        "slow_reads",
         "video",
     },
     2: {"metrics", "shards", "toy", "weights"},

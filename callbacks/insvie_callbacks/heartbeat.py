@@ -41,7 +41,8 @@ class Heartbeat(Callback):
     looks at those of the others. Nothing is asked of a process that hangs, and a step only writes to memory: the page
     is mapped, on storage that all processes see. When a process has not moved for `stall_seconds`, all that still run
     say so once on stderr: rank, host, batch, keys, and the line of code it is at. Of several that stand still those are
-    named that do not even tell any more, or else those that are behind and do not wait for others themselves.
+    named that do not even tell any more, or else those that are behind and do not wait for others themselves. A process
+    that stands still *after* a batch has ended it, and mostly waits for data: `slow_reads` then names the sample.
 
     When an exception ends a process, as when a worker that reads data dies, it is said at which rank and batch. Where
     the run folder cannot be written, or files in it not be mapped, that is said, and the run goes on without.
@@ -68,7 +69,8 @@ class Heartbeat(Callback):
         """Begin to tell and to look."""
         run = trainer.strategy.broadcast(uuid.uuid4().hex)  # files of an earlier run are nobody's
         about = {"rank": trainer.global_rank, "run": run, "host": socket.gethostname(), "pid": os.getpid()}
-        self._told = {**about, "tick": 0, "beats": 0, "doing": "starting", "at": "", "waits": False, "keys": []}
+        self._told = {**about, "tick": 0, "beats": 0, "doing": "starting", "keys": [], "done": False}
+        self._told |= {"at": "", "waits": False}
         folder = Path(trainer.default_root_dir) / "heartbeat"
         try:
             self._page = _new_page(folder / f"rank{trainer.global_rank}.json")
@@ -113,19 +115,19 @@ class Heartbeat(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Note that it is done."""
-        self._tell(beats=self._told["beats"] + 1)
+        self._tell(beats=self._told["beats"] + 1, done=True)
 
     def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
         """Note that it is done."""
-        self._tell(beats=self._told["beats"] + 1)
+        self._tell(beats=self._told["beats"] + 1, done=True)
 
     def on_test_batch_end(self, *_: Any, **__: Any) -> None:
         """Note that it is done."""
-        self._tell(beats=self._told["beats"] + 1)
+        self._tell(beats=self._told["beats"] + 1, done=True)
 
     def on_predict_batch_end(self, *_: Any, **__: Any) -> None:
         """Note that it is done."""
-        self._tell(beats=self._told["beats"] + 1)
+        self._tell(beats=self._told["beats"] + 1, done=True)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say where this process was, unless it was told to stop."""
@@ -136,7 +138,7 @@ class Heartbeat(Callback):
         _say(f"rank {trainer.global_rank} on {socket.gethostname()} stops {_place(self._told)}: {cause}")
 
     def _note(self, stage: str, batch: Any, batch_idx: int) -> None:
-        self._tell(beats=self._told["beats"] + 1, doing=f"{stage} batch {batch_idx}", keys=_keys(batch))
+        self._tell(beats=self._told["beats"] + 1, doing=f"{stage} batch {batch_idx}", keys=_keys(batch), done=False)
 
     def _tell(self, **news: Any) -> None:
         self._told |= news
@@ -187,7 +189,7 @@ def _sentence(seen: _Seen, now: float) -> str:
 
 def _place(told: dict[str, Any]) -> str:
     of = f" of {', '.join(map(repr, told['keys']))}" if told["keys"] else ""
-    return f"at {told['doing']}{of}"
+    return f"{'after' if told['done'] else 'at'} {told['doing']}{of}"
 
 
 def _keys(batch: Any) -> list[str]:

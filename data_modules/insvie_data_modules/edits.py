@@ -18,6 +18,7 @@ from insvie_lightning.errors import InputError
 from insvie_lightning.files import read_bytes
 from insvie_lightning.quarantine import Quarantine, read_quarantine
 from insvie_lightning.shards.drafts import decode_png
+from insvie_lightning.slow_reads import reading
 from insvie_lightning.video import MAX_FRAMES, read_clip
 
 FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
@@ -44,7 +45,8 @@ class VideosToEdit(Dataset[Sample | None]):
         """Read video `index`; None where it cannot be read, or is too short or too small."""
         edit = self.edits[index]
         try:
-            whole = _read_frames(edit.video, self.frames_fps) if edit.video.is_dir() else read_clip(edit.video)
+            with reading(str(edit.video)):
+                whole = _read_frames(edit.video, self.frames_fps) if edit.video.is_dir() else read_clip(edit.video)
             clip = fit(whole, self.form)
         except InputError as error:
             self.quarantine.add(key_of(edit), str(error))

@@ -16,7 +16,7 @@ import pyarrow as pa
 from lightning.pytorch import LightningDataModule
 
 from insvie_lightning.batch import Clip, Draft
-from insvie_lightning.errors import InputError, nearest
+from insvie_lightning.errors import InputError, nearest, shortened
 from insvie_lightning.files import open_text
 from insvie_lightning.shards.layouts import leads_outside
 
@@ -125,7 +125,7 @@ def _read_csv(path: Path, column: str) -> Iterable[tuple[str, str, str, str]]:
             reader = csv.DictReader(file)
             reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or []]
             if column not in columns:
-                found = ", ".join(columns) or "none"
+                found = shortened(", ".join(columns) or "none", 300)
                 raise InputError(f"{path} has the columns {found}; needed is {column!r}{nearest(column, columns)}")
             for row in reader:
                 cells = {name: (text or "").strip() for name, text in row.items() if isinstance(text, str | None)}

@@ -19,6 +19,7 @@ from insvie_lightning.shards.drafts import EDITED, SOURCE
 from insvie_lightning.shards.latents import LATENTS, NOISE_SHIFT, SIDES, check_latents, read_recipe, unpack_latents
 from insvie_lightning.shards.manifest import open_manifest
 from insvie_lightning.shards.read import decode_triplet, read_member, shard_of
+from insvie_lightning.slow_reads import reading
 from insvie_lightning.video import Resize, fit_clip, pad_frames, read_clip, sample_frames
 
 Folders = Sequence[str | Path] | str | Path  # jsonargparse takes the first that fits, and a list as text fits str
@@ -319,7 +320,9 @@ class RowSamples(Dataset[Sample]):
             InputError: It cannot be read.
         """
         row = self.rows.slice(index, 1).to_pylist()[0]
+        sample = f"sample {row['key']!r} of {Path(row['folder']) / row['shard']}"
         try:
-            return read_sample(row, self.form)
+            with reading(sample):
+                return read_sample(row, self.form)
         except InputError as error:
-            raise InputError(f"sample {row['key']!r} of {Path(row['folder']) / row['shard']}: {error}") from error
+            raise InputError(f"{sample}: {error}") from error

@@ -19,6 +19,7 @@ from insvie_lightning.errors import InputError
 from insvie_lightning.quarantine import Quarantine
 from insvie_lightning.shards.manifest import open_manifest
 from insvie_lightning.shards.order import Ratio, Runs, Stream, StreamOrder, generator, interleave, run_starts
+from insvie_lightning.slow_reads import reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,8 @@ class StagedSamples(Dataset[tuple[int, Sample]]):
         for candidate in range(first, first + len(order)):
             row = stage.rows.slice(order[candidate], 1).to_pylist()[0]
             try:
-                sample = read_sample(row, self.form, (float(start), float(top), float(left)))
+                with reading(f"sample {row['key']!r} of {Path(row['folder']) / row['shard']}"):
+                    sample = read_sample(row, self.form, (float(start), float(top), float(left)))
             except InputError as error:
                 self.quarantine.add(row["key"], str(error))
             else:

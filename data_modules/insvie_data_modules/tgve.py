@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 from insvie_data_modules.edits import VideosToEdit, new_quarantine, tell_bad
 from insvie_data_modules.samples import Form, Sample
-from insvie_lightning.edit_list import Edit
-from insvie_lightning.errors import InputError, nearest
+from insvie_lightning.edit_list import Edit, can_exist
+from insvie_lightning.errors import InputError, nearest, shortened
 from insvie_lightning.files import open_text, read_json
 from insvie_lightning.video import Resize
 
@@ -174,6 +174,11 @@ def _read_rows(table: Path) -> Iterator[tuple[int, str, list[str]]]:
     for number, cells in rows[1:]:
         if not any(cells):
             continue
+        if not can_exist(f"{cells[0]}.mp4"):
+            raise InputError(
+                f"{table}, line {number}: {shortened(cells[0])!r} can be the name of no video; legal are 255 bytes and "
+                "no NUL"
+            )
         if found := re.fullmatch(r"(\w+) videos:?", cells[0], re.IGNORECASE):
             section = found[1]
         elif not section:

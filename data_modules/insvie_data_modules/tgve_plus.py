@@ -15,8 +15,8 @@ from insvie_data_modules.edits import VideosToEdit, new_quarantine, tell_bad
 from insvie_data_modules.samples import Form, Sample
 from insvie_data_modules.tgve import MAX_FRAMES, Text, find_video, told
 from insvie_lightning.columns import find_columns
-from insvie_lightning.edit_list import Edit, unique_keys
-from insvie_lightning.errors import InputError, first_line, nearest
+from insvie_lightning.edit_list import Edit, can_exist, unique_keys
+from insvie_lightning.errors import InputError, first_line, nearest, shortened
 from insvie_lightning.video import Resize
 
 NEEDED = ("video", "instruction", "source_caption", "edited_caption", "edit_type")
@@ -142,8 +142,8 @@ def read_tgve_plus(table: Path, folder: Path, columns: Mapping[str, str] = {}) -
 def _find_video(folder: Path, sections: list[Path], value: str, where: str) -> Path:
     """Find a video by its path in TGVE, which may begin with the name of TGVE's folder, or by its name."""
     parts = PurePosixPath(value.replace("\\", "/")).parts
-    if not parts or ".." in parts or parts[0] == "/":
-        raise InputError(f"{where}: {value!r} is no path of a video inside {folder}")
+    if not parts or ".." in parts or parts[0] == "/" or not can_exist(f"{value}.mp4"):
+        raise InputError(f"{where}: {shortened(value)!r} is no path of a video inside {folder}")
     for start in range(len(parts)):
         path = folder.joinpath(*parts[start:])
         for video in (path, path.with_name(f"{path.name}.mp4")):

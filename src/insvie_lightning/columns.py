@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from insvie_lightning.errors import InputError, nearest
+from insvie_lightning.errors import InputError, nearest, shortened
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "video": ("video", "video_path", "video_name", "video_file", "source_video", "input_video", "path", "file_name"),
@@ -35,7 +35,7 @@ def find_columns(
     Raises:
         InputError: A needed column is not found; or `given` names a meaning or a column that there is not.
     """
-    listed = ", ".join(found) or "none"
+    listed = shortened(", ".join(found) or "none", 300)
     for meaning, column in (given or {}).items():
         if meaning not in ALIASES:
             raise InputError(

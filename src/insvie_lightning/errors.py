@@ -39,7 +39,7 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
-def shortened(name: object) -> str:
-    """A name from outside as a sentence can carry it: of a very long one its two ends."""
-    text = str(name)
-    return text if len(text) <= 200 else f"{text[:90]}...{text[-90:]}"
+def shortened(name: object, longest: int = 200) -> str:
+    """A name from outside, or a list of names, as a sentence can carry it: of a very long one its two ends."""
+    text, end = str(name), longest // 2 - 10
+    return text if len(text) <= longest else f"{text[:end]}...{text[-end:]}"

@@ -15,6 +15,7 @@ from jsonargparse import ActionConfigFile, set_parsing_settings
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -174,6 +175,9 @@ class InsvieCLI(LightningCLI):
         """Build the trainer, with metrics among its callbacks and checkpoints that a crash cannot break.
 
         The strategy `fsdp` is FSDP2, as `-c fsdp`: Lightning's own of that name does not suit uneven work.
+
+        Raises:
+            InputError: The strategy is FSDP1, or Lightning does not take the settings.
         """
         verb = self.config.get("subcommand")
         config = self.config_init[verb] if verb else self.config_init
@@ -181,8 +185,14 @@ class InsvieCLI(LightningCLI):
             raise InputError("trainer: expected its settings, got null; give some, or leave the key out")
         callbacks = config.trainer.callbacks or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-        if config.trainer.strategy == "fsdp":
+        strategy = config.trainer.strategy
+        if strategy == "fsdp":
             kwargs["strategy"] = FullySharded()
+        elif isinstance(strategy, FSDPStrategy) or str(strategy).startswith("fsdp_"):
+            raise InputError(
+                "trainer.strategy is Lightning's FSDPStrategy, which is FSDP1: it runs on GPUs only, and no rank can "
+                "take part in what others run; legal for shared weights is fsdp, which is FSDP2"
+            )
         try:
             trainer = super().instantiate_trainer(callbacks=[*callbacks, *config.metrics], **kwargs)
         except (ValueError, MisconfigurationException) as error:

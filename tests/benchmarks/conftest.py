@@ -11,7 +11,7 @@ import pytest
 import torch
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-NAMES = ("loader", "real_size", "timing", "stock", "train", "steady", "edit", "vae", "calibrate", "gpu")
+NAMES = ("loader", "real_size", "timing", "stock", "train", "steady", "edit", "vae", "calibrate", "gpu", "distributed")
 
 
 @pytest.fixture(scope="package")

@@ -30,7 +30,7 @@ def test_the_hash_is_of_keys_and_order_but_not_of_chunks() -> None:
 
 class _Inputs:
     def __init__(self, count: int) -> None:
-        self.keys = keys([str(n) for n in range(count)])
+        self.keys, self.reading = keys([str(n) for n in range(count)]), {"at": "numbers"}
 
     def __getitem__(self, index: int) -> int:
         return index

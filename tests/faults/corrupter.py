@@ -97,6 +97,21 @@ JSON: dict[str, Damage] = {
     "a huge number": lambda data, random: b'{"a": 1' + b"0" * 5000 + b"}",
     "lone surrogates": lambda data, random: rb'{"\ud800": "\udfff", "a.mp4": "\ud800"}',
 }
+
+
+def _with_names(data: bytes, change: Callable[[list[bytes]], list[bytes]]) -> bytes:
+    """Change what is in the first column of a table, the header aside."""
+    head, *rows = data.splitlines(keepends=True)
+    cells = [row.partition(b",") for row in rows]
+    names = change([cell[0] for cell in cells])
+    return head + b"".join(name + comma + rest for name, (_, comma, rest) in zip(names, cells, strict=True))
+
+
+def _second_name(change: Callable[[bytes], bytes]) -> Damage:
+    """Change the name in the second row of a table."""
+    return lambda data, random: _with_names(data, lambda names: [names[0], change(names[1]), *names[2:]])
+
+
 CSV: dict[str, Damage] = {
     "NUL bytes": lambda data, random: data.replace(b"a", b"\0"),
     "Latin-1": lambda data, random: data + "caf\u00e9.mp4,\u00e9\n".encode("latin-1"),
@@ -108,12 +123,12 @@ CSV: dict[str, Damage] = {
     "columns of one name": lambda data, random: b",".join([data.partition(b",")[0]] * 3) + b"\nx,y,z\n",
     "rows of other lengths": lambda data, random: data + b"\nx\n" + b",".join([b"y"] * 50) + b"\n",
     "other separators": lambda data, random: data.replace(b",", b";"),
-    "paths that leave": lambda data, random: data.replace(b"b.", b"../../../../etc/b."),
-    "absolute paths": lambda data, random: data.replace(b"b.", b"/etc/b."),
-    "a device": lambda data, random: data.replace(b"b.mp4", b"/dev/zero").replace(b"b.png", b"/dev/zero"),
-    "a name of 5000 letters": lambda data, random: data.replace(b"b.", b"n" * 5000 + b"."),
-    "every name the same": lambda data, random: data.replace(b"a.", b"b.").replace(b"c.", b"b."),
-    "lone surrogates": lambda data, random: data.replace(b"b.", b"\xed\xa0\x80."),
+    "paths that leave": _second_name(lambda name: b"../../../../etc/" + name),
+    "absolute paths": _second_name(lambda name: b"/etc/" + name),
+    "a device": _second_name(lambda name: b"/dev/zero"),
+    "a name of 5000 letters": _second_name(lambda name: b"n" * 5000 + name),
+    "every name the same": lambda data, random: _with_names(data, lambda names: [names[1]] * len(names)),
+    "lone surrogates": _second_name(lambda name: b"\xed\xa0\x80" + name[1:]),
 }
 YAML: dict[str, Damage] = {
     "nested deeply": lambda data, random: b"[" * 3000,

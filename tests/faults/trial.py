@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from corrupter import OF_ROWS, faults, powerless, spoil
-from doors import Door
+from door import Door
 
 from insvie_lightning.errors import InputError
 
@@ -102,15 +102,20 @@ def _little_memory() -> Iterator[None]:
 
 
 class Larder:
-    """Good folders, each made once."""
+    """Good folders, each made once.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._made: dict[Callable[[Path], None], Path] = {}
+    Args:
+        folder: Where they are made.
+        real: Gives the folder of real files.
+    """
 
-    def __getitem__(self, fill: Callable[[Path], None]) -> Path:
-        if fill not in self._made:
-            folder = self.folder / fill.__name__
-            fill(folder)
-            self._made[fill] = folder
-        return self._made[fill]
+    def __init__(self, folder: Path, real: Callable[[], Path]) -> None:
+        self.folder, self.real = folder, real
+        self._made: dict[Callable[..., None], Path] = {}
+
+    def __getitem__(self, door: Door) -> Path:
+        if door.fill not in self._made:
+            folder = self.folder / door.fill.__name__
+            door.fill(folder, self.real()) if door.files == "real" else door.fill(folder)
+            self._made[door.fill] = folder
+        return self._made[door.fill]

@@ -129,7 +129,7 @@ def test_a_worker_that_dies_is_named(tmp_path: Path, capfd: pytest.CaptureFixtur
     loader: Any = DataLoader(Dying(), collate_fn=numbered, num_workers=1, prefetch_factor=1)  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="DataLoader worker"):
         trainer.validate(Freezing(-1, 0), loader, verbose=False)
-    assert re.search(r"rank 0 on \S+ stops at validation batch \d of 'k\d': RuntimeError: DataLoader worker \(pid", (
+    assert re.search(r"rank 0 on \S+ stops after validation batch \d of 'k\d': RuntimeError: DataLoader worker \(pid", (
         capfd.readouterr().err
     ))  # fmt: skip
 
@@ -198,11 +198,11 @@ def test_a_page_has_its_room_on_the_disk_before_it_is_written(tmp_path: Path) ->
 def test_a_run_that_was_told_to_stop_did_not_fail(capfd: pytest.CaptureFixture[str]) -> None:
     trainer: Any = SimpleNamespace(global_rank=0)
     heartbeat = Heartbeat()
-    heartbeat._told = {"doing": "training batch 3", "keys": []}
+    heartbeat._told = {"doing": "training batch 3", "keys": [], "done": True}
     heartbeat.on_exception(trainer, Freezing(-1, 0), Stopped("SIGTERM", 143))
     assert not capfd.readouterr().err
     heartbeat.on_exception(trainer, Freezing(-1, 0), RuntimeError("power cut"))
-    assert "stops at training batch 3: RuntimeError: power cut" in capfd.readouterr().err
+    assert "stops after training batch 3: RuntimeError: power cut" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("stall", "stop"), [(0, None), (5, 4)])

@@ -118,6 +118,7 @@ def test_a_csv_names_videos_but_none_outside_its_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
+        ("n" * 2000 + "\na.mp4\n", r"has the columns n{140}\.\.\.n{140}; needed is 'video'$"),
         ("vidio\na.mp4\n", r"has the columns vidio; needed is 'video'; did you mean 'vidio'\?"),
         ("video\n", "holds no video"),
     ],

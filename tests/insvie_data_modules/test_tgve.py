@@ -94,6 +94,9 @@ def test_longer_clips_are_sampled_to_as_many_frames(tgve: Path) -> None:
         ([ROWS[3], ROWS[1]], r"there is no Youtube_480p/480p_videos/fish\.mp4 and no 480p_frames/fish in"),
         ([ROWS[0], "../fish,a,b,c,d,e"], r"line 3: .* has no instructions for '\.\./fish'; did you mean 'fish'"),
         ([], r"names no video"),
+        ([ROWS[0], f"{'n' * 5000},a,b,c,d,e"], r"line 3: 'n{90}\.\.\.n{90}' can be the name of no video"),
+        ([f"{'n' * 5000} videos:", ROWS[1]], r"line 2: 'n{90}\.\.\..* can be the name of no video"),
+        ([ROWS[0], f"{'n' * 252},a,b,c,d,e"], r"line 3: .* can be the name of no video"),
     ],
 )
 def test_bad_rows_are_named(tgve: Path, rows: list[str], sentence: str) -> None:

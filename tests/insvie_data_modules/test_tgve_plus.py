@@ -104,6 +104,7 @@ def test_columns_go_by_other_names(tgve: Path, make_table: Table, monkeypatch: p
         (("../secret.mp4", "x", "a", "b", "t"), r"row 1: '\.\./secret\.mp4' is no path of a video inside"),
         (("/etc/passwd", "x", "a", "b", "t"), r"row 1: '/etc/passwd' is no path of a video inside"),
         (("", "x", "a", "b", "t"), r"row 1: '' is no path"),
+        (("n" * 5000, "x", "a", "b", "t"), r"row 1: 'n{90}\.\.\.n{90}' is no path"),
         (("fish", "", "a", "b", "t"), r"'fish_t' has no instruction: .*--data\.text caption"),
     ],
 )

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from insvie_lightning.batch import Draft, Triplet
 from insvie_lightning.errors import InputError
 from insvie_lightning.shards.ledger import Ledger
+from insvie_lightning.slow_reads import reading
 
 _LOOK_SECONDS = 1.0
 
@@ -179,7 +180,8 @@ class _Reader(Dataset[tuple[Place, Input]]):
         self.inputs = inputs
 
     def __getitem__(self, place: Any) -> tuple[Place, Input]:
-        return place, self.inputs[place[1]]
+        with reading(f"sample {self.inputs.keys[place[1]].as_py()!r} of {self.inputs.reading.get('at', 'the input')}"):
+            return place, self.inputs[place[1]]
 
 
 def _to_work(read: list[tuple[Place, Input]]) -> Work:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from insvie_lightning.batch import Origin
-from insvie_lightning.errors import InputError
+from insvie_lightning.errors import InputError, shortened
 from insvie_lightning.files import open_text, read_json
 
 HEADERS = (
@@ -122,7 +122,7 @@ def _check_header(path: Path, header: Sequence[str]) -> None:
         video = re.fullmatch(r"(source|original|input)?[ _]?(video|file|clip)?[ _]?(name|path|file)?", names[0])
         if names[0] and video and re.fullmatch(r"(edit[ _]?)?(instruct(ion)?|prompt)s?", names[instruction]):
             return
-    raise InputError(f"{path}: the first row {header} is no known header; legal: {_legal_headers()}")
+    raise InputError(f"{path}: the first row {shortened(header)} is no known header; legal: {_legal_headers()}")
 
 
 def _legal_headers() -> str:
