@@ -24,6 +24,7 @@ FLOORS = {
         "plugins",
         "quarantine",
         "random_state",
+        "step_bar",
         "video",
     },
     2: {"metrics", "shards", "toy", "weights"},
