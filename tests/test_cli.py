@@ -153,6 +153,20 @@ def test_help_version_and_the_data_contracts_import_neither_torch_nor_lightning(
     assert out.splitlines()[-1] == "heavy []"
 
 
+def test_help_of_a_recipe_is_what_it_says_of_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "-c", "build_filter", "-c", "toy", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("build_filter:\n  Score triplets by a judge and by optical flow")
+    assert "\n  Command:  insvie predict -c build_filter" in said and "\ntoy:\n  Overlay: " in said
+    assert said.endswith(
+        "options:\n  insvie predict --model.help FilterTriplets\n  insvie predict --data.help Drafts\n"
+        "  insvie predict --help\n"
+    )
+    assert main(["fit", "-c", "s9", "--help"]) == 2
+    (tmp_path / "broken.yaml").write_text("model: [")
+    assert main(["fit", "-c", str(tmp_path / "broken.yaml"), "--help"]) == 2
+
+
 def test_unknown_verb_offers_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(capsys, "fti") == (
         "no verb 'fti': insvie knows fit, validate, test, predict, build, edit, shards, weights, explain, report, "
