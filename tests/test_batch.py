@@ -19,7 +19,7 @@ def triplet(key: str, value: int) -> Triplet:
 
 def test_a_clip_knows_its_size() -> None:
     clip = triplet("a", 1).source
-    assert (len(clip), clip.size) == (5, (16, 24))
+    assert (len(clip), clip.size, repr(clip)) == (5, (16, 24), "Clip(5 x 3 x 16 x 24, 9 fps)")
     with pytest.raises(FrozenInstanceError):
         clip.fps = 3.0  # type: ignore[misc]
 

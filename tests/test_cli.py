@@ -153,6 +153,20 @@ def test_help_version_and_the_data_contracts_import_neither_torch_nor_lightning(
     assert out.splitlines()[-1] == "heavy []"
 
 
+def test_help_of_a_recipe_is_what_it_says_of_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "-c", "build_filter", "-c", "toy", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("build_filter:\n  Score triplets by a judge and by optical flow")
+    assert "\n  Command:  insvie predict -c build_filter" in said and "\ntoy:\n  Overlay: " in said
+    assert said.endswith(
+        "options:\n  insvie predict --model.help FilterTriplets\n  insvie predict --data.help Drafts\n"
+        "  insvie predict --help\n"
+    )
+    assert main(["fit", "-c", "s9", "--help"]) == 2
+    (tmp_path / "broken.yaml").write_text("model: [")
+    assert main(["fit", "-c", str(tmp_path / "broken.yaml"), "--help"]) == 2
+
+
 def test_unknown_verb_offers_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert refused(capsys, "fti") == (
         "no verb 'fti': insvie knows fit, validate, test, predict, build, edit, shards, weights, explain, report, "
@@ -376,6 +390,31 @@ def test_the_package_offers_its_public_names_and_no_other() -> None:
     assert insvie_lightning.Triplet is Triplet
     with pytest.raises(AttributeError, match="'insvie_lightning' has no attribute 'Tripplet'"):
         _ = insvie_lightning.Tripplet
+
+
+def test_a_warning_of_ours_is_a_line_without_code() -> None:
+    from insvie_lightning.lightning_cli import _as_a_line
+
+    formatted = _as_a_line({"insvie_data_modules"})
+    ours = formatted("1 edit is bad", UserWarning, "/any/insvie_data_modules/edits.py", 92, "warn(1)")
+    assert ours == "warning: 1 edit is bad\n"
+    assert "/any/torch/nn.py:7" in formatted("old", UserWarning, "/any/torch/nn.py", 7, "warn(1)")
+
+
+def test_a_null_on_the_command_line_takes_a_recipe_s_value_away() -> None:
+    from insvie_lightning.lightning_cli import InsvieCLI
+
+    built = InsvieCLI(["-c", "build_filter", "--model.judge.cache", "null"], run=False)
+    assert built.model.judge.cache is None
+
+
+def test_the_bar_is_as_long_as_the_run_and_ends_before_others_speak() -> None:
+    from insvie_lightning.lightning_cli import InsvieCLI
+    from insvie_lightning.step_bar import StepBar
+
+    recipe = ["-c", "s1", "-c", "toy"]
+    assert isinstance(InsvieCLI(recipe, run=False).trainer.callbacks[0], StepBar)
+    assert InsvieCLI([*recipe, "--trainer.enable_progress_bar=false"], run=False).trainer.progress_bar_callback is None
 
 
 def test_the_strategy_fsdp_is_fsdp2() -> None:

@@ -25,6 +25,7 @@ FLOORS = {
         "quarantine",
         "random_state",
         "slow_reads",
+        "step_bar",
         "video",
     },
     2: {"metrics", "shards", "toy", "weights"},

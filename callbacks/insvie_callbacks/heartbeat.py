@@ -130,9 +130,10 @@ class Heartbeat(Callback):
         self._tell(beats=self._told["beats"] + 1, done=True)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Say where this process was, unless it was told to stop."""
+        """Say where this process was, unless it was told to stop, or is the only one and was given bad input."""
         self._done.set()
-        if isinstance(exception, Stopped):
+        alone = trainer.world_size == 1  # then what is said of bad input says it all
+        if isinstance(exception, Stopped) or (alone and isinstance(exception, InputError)):
             return
         cause = f"{type(exception).__name__}: {exception}".splitlines()[0]
         _say(f"rank {trainer.global_rank} on {socket.gethostname()} stops {_place(self._told)}: {cause}")

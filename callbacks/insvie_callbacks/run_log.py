@@ -2,6 +2,7 @@
 
 import csv
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ class RunLog(CSVLogger):
         """The writer; made on first use, after the earlier metrics have been moved out of its way."""
         if self._experiment is None:
             self._kept = _keep(Path(self.log_dir))
-        return super().experiment
+        with warnings.catch_warnings():  # of what it would delete, were it not moved
+            warnings.filterwarnings("ignore", message="Experiment logs directory")
+            return super().experiment
 
     def go_on(self) -> None:
         """Take the metrics of the run that is resumed up again."""

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 
 from insvie_lightning.weights.deliverable import save_deliverable
 
@@ -27,7 +28,16 @@ class SaveEditor(Callback):
         """Deliver the last weights."""
         self._save(trainer, pl_module)
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Say where it is, below the bar."""
+        folder = self._folder(trainer)
+        if stage == "fit" and (folder / "editor.json").exists():
+            rank_zero_info(f"the editor after step {trainer.global_step}: insvie edit --weights {folder}")
+
+    def _folder(self, trainer: Trainer) -> Path:
+        return self.folder or Path(trainer.default_root_dir) / "weights"
+
     def _save(self, trainer: Trainer, pl_module: LightningModule) -> None:
         made = pl_module.deliverable()  # type: ignore[operator]  # by all processes, which may share the weights
         if trainer.is_global_zero:
-            save_deliverable(made, self.folder or Path(trainer.default_root_dir) / "weights")
+            save_deliverable(made, self._folder(trainer))

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 
 
 class Summary(Callback):
@@ -21,8 +22,11 @@ class Summary(Callback):
         if not trainer.is_global_zero or stage not in ("fit", "test"):
             return
         path = Path(trainer.default_root_dir) / "summary.json"
-        if not trainer.callback_metrics and path.exists():
-            return  # a rerun of a run that was complete
+        if trainer.callback_metrics or not path.exists():  # else a rerun of a run that was complete
+            self._write(trainer, path)
+        rank_zero_info(f"the numbers: {path}; a page of this run: insvie report {path.parent}")
+
+    def _write(self, trainer: Trainer, path: Path) -> None:
         values = {name: float(value) for name, value in trainer.callback_metrics.items()}
         # JSON has no nan: a score without samples is left out.
         numbers: dict[str, float] = {name: value for name, value in values.items() if math.isfinite(value)}

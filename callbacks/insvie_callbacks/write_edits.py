@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.utilities import rank_zero_info
 
 from insvie_lightning.batch import Clip, EditBatch, EditedVideos
 from insvie_lightning.video import write_clip
@@ -42,3 +43,7 @@ class WriteEdits(BasePredictionWriter):
         asked = self.fps or getattr(getattr(pl_module, "edit_options", None), "fps", None)
         for key, edited, fps in zip(batch.keys, to_uint8(prediction.edited).cpu().numpy(), batch.fps, strict=True):
             write_clip(self.folder / f"{key}.mp4", Clip(edited, asked or fps))
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say where they are."""
+        rank_zero_info(f"the edited videos are in {self.folder}")

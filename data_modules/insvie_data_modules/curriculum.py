@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from insvie_data_modules.samples import Folders, Form, Sample, check_cache, fill_form
 from insvie_data_modules.shard_set import ShardSet
-from insvie_data_modules.stages import RankSampler, StagedSamples, plan_stage
+from insvie_data_modules.stages import PlannedStage, RankSampler, StagedSamples, plan_stage
 from insvie_data_modules.workers import outlast_signals
 from insvie_lightning.errors import InputError
 from insvie_lightning.quarantine import Quarantine, read_quarantine
@@ -113,7 +114,25 @@ class Curriculum(LightningDataModule):
         self.val_samples = val_samples
         self._order: str | None = None
         self._resumed: dict[str, Any] | None = None
+        self._plans: list[PlannedStage] = []
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}; legal is 1 or more")
         _check(self.stages)
+
+    def setup(self, stage: str) -> None:
+        """Select the samples, so that what is wrong with the data is said before weights are loaded, and say how many.
+
+        Raises:
+            InputError: A shard folder is missing, or a stage selects too little.
+        """
+        if stage == "fit":
+            self._plans = self._plan()
+            left = self.trainer.max_steps if self.trainer and self.trainer.max_steps >= 0 else math.inf
+            for planned, given in zip(self._plans, self.stages, strict=True):
+                steps = min(given.steps, left)
+                left -= steps
+                drawn = f"{self._samples_per_step} of {len(planned.rows)} samples"
+                rank_zero_info(f"stage {planned.name}: {steps} steps of {drawn}")
 
     def train_dataloader(self) -> DataLoader[tuple[int, Sample]]:
         """One loader over all stages, of sum(steps) * accumulate_grad_batches batches.
@@ -121,19 +140,7 @@ class Curriculum(LightningDataModule):
         Raises:
             InputError: A shard folder is missing, a stage selects too little, or a resumed run would see another order.
         """
-        plans = [
-            plan_stage(
-                name=stage.name,
-                batches=stage.steps * self._accumulate,
-                folders=stage.shards or self.shards,
-                where=stage.where,
-                static_to_real=stage.static_to_real,
-                real_includes_pairs=self.real_includes_pairs,
-                seed=self.seed,
-                pool_shards=self.pool_shards,
-            )
-            for stage in self.stages
-        ]
+        plans = self._plans or self._plan()
         form = fill_form(self.form, self.trainer)
         for plan in plans:
             check_cache(plan.rows, form, self.trainer)
@@ -158,9 +165,30 @@ class Curriculum(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
         )
 
+    def _plan(self) -> list[PlannedStage]:
+        return [
+            plan_stage(
+                name=stage.name,
+                batches=stage.steps * self._accumulate,
+                folders=stage.shards or self.shards,
+                where=stage.where,
+                static_to_real=stage.static_to_real,
+                real_includes_pairs=self.real_includes_pairs,
+                seed=self.seed,
+                pool_shards=self.pool_shards,
+            )
+            for stage in self.stages
+        ]
+
     def val_dataloader(self) -> DataLoader[Sample] | list[DataLoader[Sample]]:
-        """The validation samples in the manifest's order; nothing without `val_shards`."""
+        """The validation samples in the manifest's order; nothing without `val_shards`.
+
+        Raises:
+            InputError: There are none, and validation is all that is asked for.
+        """
         if self.val_shards is None:
+            if self.trainer and self.trainer.state.fn == TrainerFn.VALIDATING:
+                raise InputError("there is nothing to validate: name a shard folder with --data.val_shards DIR")
             warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero.*")
             return []
         form = fill_form(self.form, self.trainer)
@@ -190,6 +218,7 @@ class Curriculum(LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         """Report what was set aside."""
+        self._plans = []
         if stage == "fit" and (bad := read_quarantine(self._quarantine_path)):
             rank_zero_info(f"{len(bad)} bad samples were replaced; {self._quarantine_path} has their keys and reasons")
 

@@ -51,6 +51,10 @@ class Clip:
         """Number of frames."""
         return self.frames.shape[0]
 
+    def __repr__(self) -> str:
+        """Its shape and rate, not its pixels."""
+        return f"Clip({' x '.join(map(str, self.frames.shape))}, {self.fps:g} fps)"
+
 
 @dataclass(frozen=True, slots=True)
 class Triplet:

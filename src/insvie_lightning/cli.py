@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from itertools import pairwise
 
 import insvie_lightning
 from insvie_lightning.errors import InputError, Stopped, nearest
@@ -69,6 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(verb: str, rest: list[str]) -> int:
     if verb in LIGHTNING_VERBS:
+        given = [value for option, value in pairwise(rest) if option in ("-c", "--config")]
+        if given and ("-h" in rest or "--help" in rest):
+            from insvie_lightning.config import describe
+
+            print(describe(verb, given))
+            return 0
         from insvie_lightning.lightning_cli import InsvieCLI
 
         InsvieCLI([verb, *rest])

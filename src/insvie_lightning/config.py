@@ -1,13 +1,14 @@
 """Named configs: where the shipped recipes are, and which of them a name on the command line means."""
 
 import os
-from itertools import accumulate
+from collections.abc import Sequence
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from insvie_lightning.errors import InputError, nearest
+from insvie_lightning.errors import InputError, first_line, nearest
 from insvie_lightning.files import open_text
 
 _MAX_CHARACTERS, _MAX_VALUES, _MAX_DEPTH = 1_000_000, 100_000, 100
@@ -32,6 +33,34 @@ def header(file: Path) -> str:
     with file.open(encoding="utf-8") as lines:
         first = lines.readline().strip()
     return first.lstrip("# ") if first.startswith("#") else ""
+
+
+def describe(verb: str, names: Sequence[str]) -> str:
+    """What recipes say of themselves, in their header comments, and how to see the options of their classes.
+
+    Args:
+        verb: What is to be done with them.
+        names: The recipes, later ones overlay.
+
+    Raises:
+        InputError: One of them is no recipe.
+    """
+    told: list[str] = []
+    classes: dict[str, str] = {}
+    for name in names:
+        path = Path(find_config(name))
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        comment = takewhile(lambda line: line.startswith("#"), text.splitlines())
+        told += [f"{name}:", *(f"  {line[2:]}".rstrip() for line in comment), ""]
+        try:
+            settings_of = yaml.safe_load(text) or {}
+        except yaml.YAMLError as error:
+            raise InputError(f"{path} is no recipe: {first_line(error)}") from None
+        for part, settings in settings_of.items():
+            if part in ("model", "data") and isinstance(settings, dict) and "class_path" in settings:
+                classes[part] = settings["class_path"]
+    helps = [f"insvie {verb} --{part}.help {cls}" for part, cls in classes.items()]
+    return "\n".join([*told, "options:", *(f"  {line}" for line in [*helps, f"insvie {verb} --help"])])
 
 
 def check_recipe(path: Path) -> None:

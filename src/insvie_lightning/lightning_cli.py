@@ -3,9 +3,10 @@
 import json
 import logging
 import re
+import sys
 import warnings
 from argparse import ArgumentError
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from jsonargparse import ActionConfigFile, set_parsing_settings
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
@@ -23,8 +25,9 @@ from insvie_lightning.checkpoints import NEW, AtomicCheckpointIO, resume_path
 from insvie_lightning.config import find_config
 from insvie_lightning.errors import InputError
 from insvie_lightning.fsdp import FullySharded
-from insvie_lightning.parser_errors import explain, one_line
+from insvie_lightning.parser_errors import explain, mend_nulls, one_line
 from insvie_lightning.plugins import load_plugins
+from insvie_lightning.step_bar import StepBar
 
 NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
@@ -33,8 +36,12 @@ NOISE = (
     r"You have overridden `transfer_batch_to_device`",
     r".*does not have many workers",
     r"There are modules in .* that should be kept in float32",
+    r"Checkpoint directory .* exists and is not empty",  # a rerun goes on there
+    r"The parameter 'pretrained' is deprecated",  # lpips and torchvision
+    r"Arguments other than a weight enum or `None` for 'weights'",
 )
 """Warnings about what this project does on purpose, or can do nothing about."""
+_FORMAT_WARNING = warnings.formatwarning
 FAMILIES = ("insvie_lightning.editors", "insvie_lightning.builders", "insvie_lightning.pretraining")
 
 
@@ -51,11 +58,23 @@ def register() -> None:
     for family in FAMILIES:
         import_module(family)
     packages = {module.partition(".")[0] for module in modules}
+    warnings.formatwarning = _as_a_line(packages | {"lightning"})
     set_parsing_settings(
         # A recipe is data from outside: everything is denied but the libraries' classes, and of torch the loaders too.
         import_path_denylist=["*", "torch.hub", "torch.jit", "torch.package", "torch.serialization"],
         import_path_allowlist=sorted(packages | {"lightning", "torch", "torchmetrics"}),
     )
+
+
+def _as_a_line(packages: set[str]) -> Callable[..., str]:
+    """Format what these packages warn of as one line for the user, without the line of code; the rest as before."""
+
+    def formatted(message: Any, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+        if packages.isdisjoint(Path(filename).parts):
+            return _FORMAT_WARNING(message, category, filename, lineno, line)
+        return f"warning: {one_line(str(message))}\n"
+
+    return formatted
 
 
 def _worth_telling(record: logging.LogRecord) -> bool:
@@ -113,6 +132,7 @@ class InsvieCLI(LightningCLI):
             self.config = parser.parse_args(args)
         except ArgumentError as error:
             raise InputError(explain(error.message)) from error
+        mend_nulls(self.config, sys.argv if args is None else args)
         checkpoint = self.config.get(f"{self.config.get('subcommand')}.ckpt_path")
         if checkpoint and checkpoint not in ("best", "last", "hpc", NEW):
             if not _exists(checkpoint):
@@ -199,6 +219,11 @@ class InsvieCLI(LightningCLI):
             raise InputError(f"trainer: {one_line(str(error))}") from error
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        bar = trainer.progress_bar_callback
+        if type(bar) is RichProgressBar:
+            others = [callback for callback in trainer.callbacks if callback is not bar]  # type: ignore[attr-defined]
+            # It comes first, so that it ends before the others say where the results are.
+            trainer.callbacks = [StepBar(), *others]  # type: ignore[attr-defined]
         return trainer
 
 
@@ -216,6 +241,7 @@ def build_model(class_name: str, settings: dict[str, Any], arguments: Sequence[s
         config = parser.parse_args([f"--model={stored}", *arguments])
     except ArgumentError as error:
         raise InputError(explain(error.message)) from error
+    mend_nulls(config, arguments)
     with _unwrapped():
         model: LightningModule = parser.instantiate(config).model
     return model

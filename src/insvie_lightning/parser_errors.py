@@ -1,8 +1,12 @@
-"""What jsonargparse says is wrong with a recipe or an argument, as one sentence."""
+"""What jsonargparse says is wrong with a recipe or an argument, as one sentence; and a null that it gets wrong."""
 
 import re
+import sys
+from collections.abc import Sequence
 from inspect import signature
+from typing import Any
 
+from jsonargparse import Namespace
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
 from torchmetrics import Metric
 
@@ -24,8 +28,11 @@ def explain(message: str) -> str:
         )
     if found := re.search(r"Expected a dot import path string: (\S+)", message):
         return f"{_where(message, found)}no class {found[1]!r} is registered{_nearest_class(message, found[1])}"
-    if found := re.search(r"class_path '[\w.]+\.(\w+)':\s+Option '([\w.]+)' is not accepted", message):
-        return f"{_where(message, found)}{found[1]} takes no {found[2]!r}{_nearest_argument(found[1], found[2])}"
+    if found := re.search(r"class_path '([\w.]+)\.(\w+)':\s+Option '([\w.]+)' is not accepted", message):
+        legal = _parameters(found[1], found[2])
+        return f"{_where(message, found)}{found[2]} takes no {found[3]!r}{nearest(found[3], legal)}"
+    if found := re.search(r"unrecognized arguments: (\w[\w./-]*)", message):
+        return f"{found[1]!r} belongs to no option; a recipe is given by -c, such as -c {found[1]}"
     if found := re.search(r"(?:unrecognized arguments: --|not accept option ')([\w.]+)", message):
         names = [f"trainer.{name}" for name in signature(Trainer).parameters]
         return f"no option {found[1]!r} here{nearest(found[1], names)}"
@@ -41,7 +48,7 @@ def explain(message: str) -> str:
         if "ot value" not in reason:
             # Of a union of plain types all are legal; of a class and null the first says what is wrong.
             if all(line.startswith("Expected a <") for line in reasons):
-                reason = " or ".join(line.removeprefix("Expected a ") for line in reasons)
+                reason = " or ".join(dict.fromkeys(line.removeprefix("Expected a ") for line in reasons))
                 reason = f"Expected a {reason}"
             given = re.search(r"Given value: (.*)", message)
             reason += f". Got value: {given[1]}" if given else ""
@@ -71,8 +78,30 @@ def _nearest_class(message: str, name: str) -> str:
     return nearest(name, [known for base in kinds for known in available(base)]) or "; insvie list shows all"
 
 
-def _nearest_argument(class_name: str, argument: str) -> str:
-    for base in (LightningModule, LightningDataModule, Callback, Metric):
-        if cls := available(base).get(class_name):
-            return nearest(argument, signature(cls).parameters)
-    return ""
+def _parameters(module: str, class_name: str) -> list[str]:
+    """What a class takes: a registered one by its name, any other by the module where it is."""
+    known = (available(base).get(class_name) for base in (LightningModule, LightningDataModule, Callback, Metric))
+    cls = next(filter(None, known), None) or getattr(sys.modules.get(module), class_name, None)
+    return list(signature(cls).parameters) if cls else []
+
+
+def mend_nulls(config: Any, arguments: Sequence[str]) -> None:
+    """Make null what an argument said is null: below a class jsonargparse gives the text or path `None` for it.
+
+    Args:
+        config: The parsed config; changed in place.
+        arguments: Those of the command line.
+    """
+    words = " ".join(map(str, arguments))
+    names = {option.rpartition(".")[2] for option in re.findall(r"--([\w.]+)(?:=| )null(?= |$)", words)}
+    waiting = [config] if names else []
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, list):
+            waiting += value
+        elif isinstance(value, Namespace):
+            for name, item in vars(value).items():
+                if name in names and str(item) == "None":
+                    setattr(value, name, None)
+                else:
+                    waiting.append(item)

@@ -196,13 +196,18 @@ def test_a_page_has_its_room_on_the_disk_before_it_is_written(tmp_path: Path) ->
 
 
 def test_a_run_that_was_told_to_stop_did_not_fail(capfd: pytest.CaptureFixture[str]) -> None:
-    trainer: Any = SimpleNamespace(global_rank=0)
+    trainer: Any = SimpleNamespace(global_rank=0, world_size=1)
     heartbeat = Heartbeat()
     heartbeat._told = {"doing": "training batch 3", "keys": [], "done": True}
     heartbeat.on_exception(trainer, Freezing(-1, 0), Stopped("SIGTERM", 143))
     assert not capfd.readouterr().err
+    heartbeat.on_exception(trainer, Freezing(-1, 0), InputError("no such folder"))  # which the command says
+    assert capfd.readouterr().err == ""
     heartbeat.on_exception(trainer, Freezing(-1, 0), RuntimeError("power cut"))
     assert "stops after training batch 3: RuntimeError: power cut" in capfd.readouterr().err
+    trainer.world_size = 2  # then it matters which rank it was
+    heartbeat.on_exception(trainer, Freezing(-1, 0), InputError("no such folder"))
+    assert "stops after training batch 3: InputError: no such folder" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("stall", "stop"), [(0, None), (5, 4)])

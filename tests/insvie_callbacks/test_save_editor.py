@@ -12,10 +12,12 @@ from insvie_lightning.weights.deliverable import load_deliverable
 
 
 def test_the_last_raw_and_averaged_weights_are_delivered(
-    make_editor: Any, make_trainer: Any, numbers: Any, tmp_path: Path
+    make_editor: Any, make_trainer: Any, numbers: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     editor = make_editor()
-    make_trainer(tmp_path, SaveEditor(), LoraEMA()).fit(editor, numbers(3))
+    with caplog.at_level("INFO"):
+        make_trainer(tmp_path, SaveEditor(), LoraEMA()).fit(editor, numbers(3))
+    assert f"the editor after step 3: insvie edit --weights {tmp_path}/weights" in caplog.messages
     assert {path.name for path in (tmp_path / "weights").iterdir()} == {
         "editor.json", "raw.safetensors", "ema.safetensors",
     }  # fmt: skip

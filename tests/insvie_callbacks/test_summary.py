@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from insvie_callbacks.run_checkpoint import RunCheckpoint
 from insvie_callbacks.summary import Summary
 
@@ -20,11 +22,14 @@ def test_a_fit_leaves_its_last_values_steps_and_seconds(
 
 
 def test_a_test_leaves_its_scores_and_a_validation_nothing(
-    make_editor: Any, make_trainer: Any, numbers: Any, tmp_path: Path
+    make_editor: Any, make_trainer: Any, numbers: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     make_trainer(tmp_path, Summary()).validate(make_editor(), numbers(1), verbose=False)
     assert not (tmp_path / "summary.json").exists()
-    make_trainer(tmp_path, Summary()).test(make_editor(), numbers(1), verbose=False)
+    with caplog.at_level("INFO"):
+        make_trainer(tmp_path, Summary()).test(make_editor(), numbers(1), verbose=False)
+    told = f"the numbers: {tmp_path}/summary.json; a page of this run: insvie report {tmp_path}"
+    assert told in caplog.messages
     assert json.loads((tmp_path / "summary.json").read_text())["score"] == 3.5
 
 

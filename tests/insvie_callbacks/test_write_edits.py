@@ -30,12 +30,16 @@ def predict(data: EditFolder, *callbacks: WriteEdits) -> None:
     trainer.predict(Inverting(), data, return_predictions=False)
 
 
-def test_every_video_is_written_at_its_rate_and_a_rerun_skips_it(tmp_path: Path) -> None:
+def test_every_video_is_written_at_its_rate_and_a_rerun_skips_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for name, fps in (("a", 12.5), ("b", 8.0), ("c d", 8.0)):
         write_clip(tmp_path / f"{name}.mp4", Clip(np.full((3, 3, 32, 48), 60, np.uint8), fps))
     out = tmp_path / "out"
     data = EditFolder(tmp_path, "invert", batch_size=2, done=out)
-    predict(data, WriteEdits(out))
+    with caplog.at_level("INFO"):
+        predict(data, WriteEdits(out))
+    assert f"the edited videos are in {out}" in caplog.messages
     assert sorted(path.name for path in out.iterdir()) == ["a.mp4", "b.mp4", "c_d.mp4"]
     edited = read_clip(out / "a.mp4")
     assert edited.fps == 12.5 and np.abs(edited.frames.astype(int) - 195).max() <= 3

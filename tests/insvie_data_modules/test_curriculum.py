@@ -252,6 +252,12 @@ def test_validation_reads_its_own_shards(shards: Path, tmp_path: Path) -> None:
     fit(data, tmp_path, Recorder())
 
 
+def test_to_validate_nothing_is_refused(shards: Path) -> None:
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    with pytest.raises(InputError, match=r"nothing to validate: name a shard folder with --data.val_shards DIR"):
+        trainer.validate(Recorder(), curriculum(shards, Stage("s", 1)))
+
+
 def test_a_bad_sample_is_set_aside_and_replaced(broken_shards: tuple[Path, set[str]], tmp_path: Path) -> None:
     folder, broken = broken_shards
     data = curriculum(folder, Stage("s", 12, static_to_real="1:1"), max_bad_rate=0.5)
@@ -310,6 +316,32 @@ def test_stages_need_names_of_their_own(shards: Path) -> None:
 def test_a_missing_folder_says_what_to_do() -> None:
     with pytest.raises(InputError, match=r"no shard folder 'data/none'.*insvie shards convert .*--data.shards DIR"):
         curriculum(Path("data/none"), Stage("s", 1)).train_dataloader()
+
+
+@pytest.mark.parametrize("folder", ["none", "shards"])
+def test_what_is_wrong_with_the_data_is_said_before_weights_are_loaded(
+    folder: str, shards: Path, tmp_path: Path
+) -> None:
+    class Heavy(Recorder):
+        def configure_model(self) -> None:
+            raise AssertionError("weights were loaded")
+
+    data = curriculum(shards if folder == "shards" else tmp_path / folder, Stage("s", 1, where="judge > 99"))
+    with pytest.raises(InputError, match=r"no shard folder|selects 0 real"):
+        fit(data, tmp_path, Heavy())
+
+
+def test_a_fit_says_what_it_trains_on(shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        data = curriculum(shards, Stage("a", 2), Stage("b", 9, where="judge >= 30"))
+        fit(data, tmp_path, Recorder(), max_steps=3, accumulate_grad_batches=2)
+    said = [line for line in caplog.messages if line.startswith("stage ")]
+    assert said == ["stage a: 2 steps of 12 of 36 samples", "stage b: 1 steps of 12 of 6 samples"]
+
+
+def test_a_batch_has_samples(shards: Path) -> None:
+    with pytest.raises(InputError, match="batch_size is 0; legal is 1 or more"):
+        curriculum(shards, Stage("s", 1), batch_size=0)
 
 
 @pytest.mark.parametrize(("written", "folders"), [("[a, b]", ["a", "b"]), ("a", "a")])

@@ -30,6 +30,12 @@ def test_steps_add_up_and_reasons_count_without_the_names_of_samples(tmp_path: P
     assert read_funnel(videos) == ()
 
 
+def test_what_is_shown_ends_with_where_the_samples_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    step(tmp_path / "first", tmp_path / "videos", "cat")
+    write_funnel(tmp_path / "first", shown=True)
+    assert capsys.readouterr().out.endswith(f"1 samples in {tmp_path / 'first'}\n")
+
+
 @pytest.mark.parametrize("text", ["[]", '{"steps": 3}', json.dumps({"steps": [{"step": "A"}]})])
 def test_what_is_no_funnel_is_one_sentence(text: str, tmp_path: Path) -> None:
     (tmp_path / "funnel.json").write_text(text)

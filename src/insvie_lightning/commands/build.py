@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import shlex
 import subprocess
@@ -10,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from insvie_lightning.commands.parser import Parser
 from insvie_lightning.config import find_config
 from insvie_lightning.errors import InputError, nearest
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str], run: Run | None = None) -> int:
         InputError: There is no such chain, route or step, or the arguments of a step are not legal: all are read before
             the first one runs.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="insvie build",
         description="Run the steps of a route of building data one after the other; run again to continue.",
         epilog="--STEP.OPTION VALUE goes to one step: --captions.data.videos FOLDER",

@@ -1,6 +1,5 @@
 """`insvie doctor`: what this machine has and lacks, one line each, and what to do about it."""
 
-import argparse
 import io
 import os
 import platform
@@ -13,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from packaging.requirements import Requirement
+
+from insvie_lightning.commands.parser import Parser
 
 GIB = 2**30
 DISK_GIB = 20
@@ -41,7 +42,7 @@ class Check:
 
 def main(argv: Sequence[str]) -> int:
     """Print every check; return 1 when something required is missing, else 0."""
-    argparse.ArgumentParser("insvie doctor", description=__doc__).parse_args(argv)
+    Parser("insvie doctor", description=__doc__).parse_args(argv)
     lacking = 0
     for check in checks():
         print(check, flush=True)

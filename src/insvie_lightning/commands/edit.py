@@ -1,22 +1,31 @@
 """Edit one video by one sentence, or many by a CSV."""
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
+from insvie_lightning.commands.parser import Parser
 from insvie_lightning.edit_list import keep_source, list_edits
 from insvie_lightning.errors import InputError
 
+RESIZE = ("pad", "aspect", "stretch", "cover")
+"""Those of `editors.framing.EditResize`, whose room takes seconds to import."""
+OF_RECIPES = ("--model", "--data", "--trainer", "--metrics", "--seed_everything")
+"""What options that go to the recipe or the editor begin with."""
 EXAMPLE = "say what to change, e.g. 'turn the car into a tuk-tuk'"
 
 
 def main(argv: Sequence[str]) -> int:
     """Run `insvie edit`; what is not an option of its own goes to the recipe or the editor. 2 when an edit was bad."""
-    options, rest = _parser().parse_known_args(argv)
+    parser = _parser()
+    options, rest = parser.parse_known_args(argv)
+    if unknown := next((word for word in rest if word.startswith("-") and not word.startswith(OF_RECIPES)), None):
+        parser.error(f"unrecognized arguments: {unknown}")
     if bool(options.video) == bool(options.csv):
         raise InputError("give what to edit either as --video FILE or as --csv TABLE")
     if options.instruction is not None and not options.instruction.strip():
@@ -67,10 +76,17 @@ def _changes(options: argparse.Namespace) -> dict[str, Any]:
 
     given = {field.name: getattr(options, field.name, None) for field in fields(EditOptions)}
     if given["size"] is not None:
-        given["size"] = tuple(given["size"])
+        given["size"] = _size(" ".join(given["size"]))
     changes = {name: value for name, value in given.items() if value is not None}
     EditOptions(**changes)
     return changes
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Height and width, written as an argument (480 720) or as in a recipe ([480,720])."""
+    if not (found := re.fullmatch(r"\[?\s*(\d+)\s*[\s,]\s*(\d+)\s*\]?", text)):
+        raise InputError(f"--size {text}: give height and width, such as 480 720")
+    return int(found[1]), int(found[2])
 
 
 def _editor(options: argparse.Namespace, rest: list[str]) -> Any:
@@ -100,9 +116,7 @@ def _editor(options: argparse.Namespace, rest: list[str]) -> Any:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from insvie_lightning.editors.framing import EditResize
-
-    parser = argparse.ArgumentParser(prog="insvie edit", description=__doc__, allow_abbrev=False)
+    parser = Parser(prog="insvie edit", description=__doc__, allow_abbrev=False)
     parser.add_argument("--video", type=Path, help="the video to edit: any length, any size")
     parser.add_argument("--csv", type=Path, help="or a table of edits: columns video,instruction[,output]; or a folder")
     parser.add_argument("--instruction", help="what to change, in a sentence; in a table, where a row has none")
@@ -111,8 +125,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-c", "--config", action="append", default=[], help="a recipe; with either, any --model.OPTION")
     how = parser.add_argument_group("how (the released script: --frame_rule release --resize cover --fps 7)")
     how.add_argument("--frame_rule", choices=("keep", "release"), help="all frames, or the first 8k + 1 up to 49")
-    how.add_argument("--resize", choices=get_args(EditResize), help="how the clip gets the network's size; pad")
-    how.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of the network, multiples of 16")
+    how.add_argument("--resize", choices=RESIZE, help="how the clip gets the network's size; pad")
+    how.add_argument(
+        "--size", nargs="+", metavar="PIXELS", help="of the network: 480 720 or [480,720], multiples of 16"
+    )
     how.add_argument("--fps", type=float, help="of the result; the source's")
     how.add_argument("--max_frames", type=int, help="of a window; the base's own")
     how.add_argument("--overlap", type=int, help="frames that fade from window to window; a sixth of it")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from insvie_lightning.commands.parser import Parser
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         InputError: The folder is no data set, or has no such key.
     """
-    parser = argparse.ArgumentParser(prog="insvie explain", description="Print everything that made a sample.")
+    parser = Parser(prog="insvie explain", description="Print everything that made a sample.")
     parser.add_argument("key", metavar="KEY", help="of the sample, accepted or rejected")
     parser.add_argument("folder", type=Path, metavar="DIR", help="the data set")
     parser.add_argument("--json", action="store_true", help="print the manifest rows instead, one a line, latest first")

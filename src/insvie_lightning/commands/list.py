@@ -1,8 +1,8 @@
 """`insvie list`: every registered class by family with the first line of its docstring, and the shipped recipes."""
 
-import argparse
 from collections.abc import Iterable, Sequence
 
+from insvie_lightning.commands.parser import Parser
 from insvie_lightning.config import recipes
 from insvie_lightning.plugins import available
 
@@ -11,7 +11,7 @@ LIBRARIES = {"lightning", "pytorch_lightning", "torch", "torchmetrics"}
 
 def main(argv: Sequence[str]) -> int:
     """Print the families and the recipes; return 0."""
-    argparse.ArgumentParser("insvie list", description=__doc__).parse_args(argv)
+    Parser("insvie list", description=__doc__).parse_args(argv)
     for family, classes in families().items():
         _print(family, ((cls.__name__, _first_line(cls)) for cls in classes))
     _print("recipes", recipes().items())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
+
+from insvie_lightning.commands.parser import Parser
 
 
 def main(argv: Sequence[str]) -> int:
@@ -14,7 +15,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         InputError: The folder is neither a run nor a data set, or a file in it is broken.
     """
-    parser = argparse.ArgumentParser(prog="insvie report", description="Make one HTML page out of a run or a data set.")
+    parser = Parser(prog="insvie report", description="Make one HTML page out of a run or a data set.")
     parser.add_argument(
         "folder", type=Path, metavar="RUN_OR_DATASET", help="a run, a data set, or a folder of several of either"
     )

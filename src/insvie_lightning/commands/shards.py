@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from insvie_lightning.batch import ORIGINS
+from insvie_lightning.commands.parser import Parser
 
 if TYPE_CHECKING:
     from insvie_lightning.shards.convert import Conversion
@@ -108,7 +109,7 @@ def compact(args: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="insvie shards", description=sys.modules[__name__].__doc__)
+    parser = Parser(prog="insvie shards", description=sys.modules[__name__].__doc__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     for function in (convert, index, verify, stats, composition, select, join, compact):
         text = function.__doc__

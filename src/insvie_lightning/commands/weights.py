@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+from insvie_lightning.commands.parser import Parser
+
 
 def main(argv: list[str]) -> int:
     """Run `insvie weights` with the arguments after it; return the exit status."""
@@ -42,7 +44,7 @@ def export(args: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     from insvie_lightning.weights.export import Layout
 
-    parser = argparse.ArgumentParser(prog="insvie weights", description=sys.modules[__name__].__doc__)
+    parser = Parser(prog="insvie weights", description=sys.modules[__name__].__doc__)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     verb = verbs.add_parser("import", help=import_.__doc__, description=import_.__doc__)

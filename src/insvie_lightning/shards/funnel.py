@@ -46,7 +46,7 @@ def write_funnel(folder: Path, shown: bool = False) -> tuple[Step, ...]:
 
     Args:
         folder: Its shards.
-        shown: Print the table, too.
+        shown: Print the table and where the samples are, too.
 
     Raises:
         InputError: The manifest or the job is broken.
@@ -66,6 +66,7 @@ def write_funnel(folder: Path, shown: bool = False) -> tuple[Step, ...]:
         from rich.console import Console
 
         Console().print(as_table(steps))
+        print(f"{own.accepted} samples in {folder}")
     return steps
 
 
