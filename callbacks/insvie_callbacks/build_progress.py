@@ -31,7 +31,7 @@ class BuildProgress(Callback):
     """Show samples a second, the share that is accepted and the time left, instead of Lightning's bar.
 
     Samples of all ranks and jobs are counted, by the shards that are finished. In a terminal one line is kept up to
-    date; elsewhere, such as in a log, a new line is printed now and then.
+    date; elsewhere, such as in a log, a new line is printed now and then. Where the trainer has no bar, nothing is shown.
 
     Args:
         every_seconds: How often the shards are counted.
@@ -42,12 +42,15 @@ class BuildProgress(Callback):
         self.every_seconds, self.line_seconds = every_seconds, line_seconds
         self._begun = self._looked = self._printed = 0.0
         self._before = 0
+        self._quiet = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the place of the bar."""
         builder_of(self, pl_module)
-        if trainer.progress_bar_callback is not None:
-            trainer.progress_bar_callback.disable()
+        bar = trainer.progress_bar_callback
+        self._quiet = bar is None
+        if bar is not None:
+            bar.disable()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note what is finished already."""
@@ -67,13 +70,13 @@ class BuildProgress(Callback):
     ) -> None:
         """Show where the job stands, if it is time."""
         now = perf_counter()
-        if trainer.is_global_zero and now - self._looked >= self.every_seconds:
+        if trainer.is_global_zero and not self._quiet and now - self._looked >= self.every_seconds:
             self._looked = now
             self._show(self.line(builder_of(self, pl_module), now), now, end=False)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the last line."""
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not self._quiet:
             now = perf_counter()
             self._show(self.line(builder_of(self, pl_module), now), now, end=True)
 

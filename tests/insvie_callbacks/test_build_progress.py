@@ -59,6 +59,11 @@ def test_a_rerun_counts_what_is_left_only(tmp_path: Path, capfd: pytest.CaptureF
     assert lines[0].startswith("Sleep: 2 of 6 samples") and lines[-1].startswith("Sleep: 6 of 6 samples")
 
 
+def test_a_trainer_without_a_bar_is_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    predict(Sleep(tmp_path), BuildProgress(every_seconds=0, line_seconds=0), enable_progress_bar=False)
+    assert "samples/s" not in capfd.readouterr().err
+
+
 def test_preflight_prints_what_the_job_will_take_and_writes_nothing(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
