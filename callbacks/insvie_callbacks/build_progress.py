@@ -31,7 +31,7 @@ class BuildProgress(Callback):
     """Show samples a second, the share that is accepted and the time left, instead of Lightning's bar.
 
     Samples of all ranks and jobs are counted, by the shards that are finished. In a terminal one line is kept up to
-    date; elsewhere, such as in a log, a new line is printed now and then. Where the trainer has no bar, nothing is shown.
+    date; elsewhere, such as in a log, a new line is printed now and then. Without the trainer's bar nothing is shown.
 
     Args:
         every_seconds: How often the shards are counted.
