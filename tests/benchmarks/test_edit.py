@@ -28,7 +28,7 @@ def test_all_ways_give_the_same_video(result: Any) -> None:
 def test_every_way_is_told(edit: ModuleType, result: Any) -> None:
     ways = result["ways"]
     assert len(ways) == 9 and not any("failed" in told for told in ways.values())
-    assert all(ways[name]["edit_seconds"] == round(ways[name]["seconds"], 4) for name in edit.WHOLE)
+    assert all(abs(ways[name]["edit_seconds"] - ways[name]["seconds"]) < 1e-4 for name in edit.WHOLE)
     assert "edit_seconds" not in ways["offload"]
     ours = ways["ours"]
     assert ours["edit_seconds"] == pytest.approx(50 * ours["step_seconds"] + ours["around_seconds"], rel=1e-3)
