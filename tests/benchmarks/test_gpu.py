@@ -159,7 +159,7 @@ def test_the_boxes_of_the_default_parts_fit_into_nine_minutes(gpu: ModuleType) -
 
 @pytest.mark.proof
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_whole_programme_runs_and_imports_no_more_than_it_says(tmp_path: Path, dtype: str) -> None:
+def test_the_whole_programme_runs_and_imports_no_more_than_it_says(gpu: ModuleType, tmp_path: Path, dtype: str) -> None:
     code = (
         "import sys, gpu; status = gpu.main(sys.argv[1:])\n"
         "told = {'duckdb', 'pyarrow', 'webdataset', 'open_clip', 'cv2', 'jsonargparse', 'decord', 'timm'}\n"
