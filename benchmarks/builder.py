@@ -1,10 +1,12 @@
 """What a builder costs beside the bare calls of its step, and what its ledger and manifest cost when they are large.
 
-Command:  python benchmarks/builder.py [--samples 500] [--units 10000] [--manifest DIR]
-Hardware: any CPU; a minute.
+Command:  python benchmarks/builder.py [--samples 512] [--units 10000] [--manifest DIR]
+Hardware: any CPU; four minutes.
 Result:   seconds a sample of `make` alone and of the whole run (claims, lineage, storing, renaming), and their ratio,
-          for a step of 20 ms that waits (as for a GPU or a server) and one that computes; with workers none and two.
-          On a busy machine the wall clock says little: of a step that waits, the processor time is the overhead;
+          for a real step at toy size, which encodes triplets in batches of four; and for steps that take one draft at
+          a time and wait (as for a GPU or a server) or compute, 0.1 s, which is less than any step takes at real size,
+          or 0.02 s. With workers none and two. On a busy machine the wall clock says little: of a step that waits, the
+          processor time is the overhead;
           seconds to claim, finish and let go all units of a ledger; and, of a data set given with --manifest, seconds
           of a query over its rows.
 
@@ -19,47 +21,54 @@ import platform
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from lightning import Trainer
 
 from insvie_lightning.batch import Clip, Draft
 from insvie_lightning.builders.builder import Builder, Built
+from insvie_lightning.builders.latents import EncodeLatents
 from insvie_lightning.builders.units import Input
 from insvie_lightning.shards.drafts import clips_of, encode_member
 from insvie_lightning.shards.ledger import Ledger
 from insvie_lightning.shards.manifest import open_manifest
 
-SECONDS = 0.02
 
-
+@dataclass
 class Drawn:
-    """Drafts of a small clip that is encoded already, as an earlier step stores it."""
+    """Inputs that are one small clip, as an earlier step stores it, or two."""
 
-    def __init__(self, count: int) -> None:
+    count: int
+    triplets: bool = False
+
+    def __post_init__(self) -> None:
         frames = np.random.default_rng(0).integers(0, 256, (9, 3, 64, 96), np.uint8)
         clip = Clip(frames, 8.0)
         name = next(iter(clips_of(Draft("x", clip))))
         self.clip, self.members = clip, {name: encode_member(name, clip)}
-        self.keys = pa.chunked_array([[f"clip{index:06d}" for index in range(count)]], pa.string())
+        self.keys = pa.chunked_array([[f"clip{index:06d}" for index in range(self.count)]], pa.string())
         self.reading = {"data": "Drawn"}
 
     def __getitem__(self, index: int) -> Input:
-        return Input(Draft(f"clip{index:06d}", self.clip), self.members)
+        draft = Draft(f"clip{index:06d}", self.clip, instruction="an instruction")
+        return Input(draft.triplet(self.clip, self.clip) if self.triplets else draft, self.members)
 
 
 class Step(Builder[Draft]):
-    """Spends 20 ms on each draft, waiting or computing, and captions it."""
+    """Spends some time on each draft, waiting or computing, and captions it."""
 
-    def __init__(self, output: Path, shard_size: int = 64, compute: bool = False) -> None:
+    def __init__(self, output: Path, shard_size: int = 64, seconds: float = 0.1, compute: bool = False) -> None:
         super().__init__(output, shard_size)
-        self.compute = compute
+        self.seconds, self.compute = seconds, compute
 
     def make(self, drafts: Sequence[Draft]) -> list[Built]:
         """Caption some drafts."""
@@ -67,32 +76,34 @@ class Step(Builder[Draft]):
 
     def one(self, draft: Draft) -> Draft:
         """Caption one draft."""
-        end = time.perf_counter() + SECONDS
+        end = time.perf_counter() + self.seconds
         if not self.compute:
-            time.sleep(SECONDS)
+            time.sleep(self.seconds)
         while time.perf_counter() < end:
             np.sqrt(draft.source.frames[0, 0].astype(np.float32))
         return replace(draft, source_caption="a caption", scores={"clip": 0.5})
 
 
-def bare(step: Step, inputs: Drawn) -> float:
+def bare(step: Builder[Any], inputs: Drawn, batch_size: int) -> float:
     """Seconds a sample of nothing but `make`."""
-    drafts = [inputs[index].sample for index in range(len(inputs.keys))]
+    step.configure_model()
+    samples: list[Any] = [inputs[index].sample for index in range(inputs.count)]
     start = time.perf_counter()
-    for draft in drafts:
-        step.make([draft])
-    return (time.perf_counter() - start) / len(drafts)
+    with torch.no_grad():
+        for first in range(0, inputs.count, batch_size):
+            step.make(samples[first : first + batch_size])
+    return (time.perf_counter() - start) / inputs.count
 
 
-def whole(step: Step, inputs: Drawn, num_workers: int) -> tuple[float, float]:
+def whole(step: Builder[Any], inputs: Drawn, batch_size: int, num_workers: int) -> tuple[float, float]:
     """Seconds and processor seconds a sample of the run, from the trainer's start to the funnel."""
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = Trainer(accelerator="cpu", devices=1, **quiet)
-    loader = step.feed(inputs, batch_size=1, num_workers=num_workers)
+    step.trainer = trainer  # whose precision its settings tell
+    loader = step.feed(inputs, batch_size, num_workers)
     start, busy = time.perf_counter(), time.process_time()
     trainer.predict(step, loader, return_predictions=False)
-    count = len(inputs.keys)
-    return (time.perf_counter() - start) / count, (time.process_time() - busy) / count
+    return (time.perf_counter() - start) / inputs.count, (time.process_time() - busy) / inputs.count
 
 
 def ledger_seconds(folder: Path, units: int) -> float:
@@ -110,7 +121,7 @@ def ledger_seconds(folder: Path, units: int) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="What a builder costs beside the bare calls of its step.")
-    parser.add_argument("--samples", type=int, default=500)
+    parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--units", type=int, default=10_000)
     parser.add_argument("--manifest", type=Path, help="a data set whose manifest is queried")
     arguments = parser.parse_args()
@@ -118,16 +129,26 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "lightning", "pyarrow"))
     print(f"{date.today()}, {platform.machine()}, Python {platform.python_version()}, {packages}")
-    inputs = Drawn(arguments.samples)
+    steps: dict[str, tuple[Callable[[Path], Builder[Any]], Drawn, int]] = {
+        "encodes": (partial(EncodeLatents, base="toy", frames=9, min_psnr_db=0), Drawn(arguments.samples, True), 4),
+        **{
+            f"{'computes' if compute else 'waits'} {seconds} s": (
+                partial(Step, seconds=seconds, compute=compute),
+                Drawn(arguments.samples),
+                1,
+            )
+            for seconds in (0.1, 0.02)
+            for compute in (False, True)
+        },
+    }
     with tempfile.TemporaryDirectory() as folder:
-        for compute in (False, True):
+        for name, (made, inputs, batch_size) in steps.items():
             for workers in (0, 2):
-                name = f"{'computes' if compute else 'waits'}-{workers}"
-                step = Step(Path(folder) / name, compute=compute)
-                alone = bare(step, inputs)
-                run, busy = whole(step, inputs, workers)
+                step = made(Path(folder) / f"{name}, {workers} workers")
+                alone = bare(step, inputs, batch_size)
+                run, busy = whole(step, inputs, batch_size, workers)
                 print(
-                    f"{name:<11} make {1e3 * alone:.2f} ms, run {1e3 * run:.2f} ms a sample: "
+                    f"{step.output.name}: make {1e3 * alone:.2f} ms, run {1e3 * run:.2f} ms a sample: "
                     f"overhead {100 * (run / alone - 1):.1f}%, {1e3 * busy:.2f} ms of processor time"
                 )
         seconds = ledger_seconds(Path(folder) / "ledger", arguments.units)
