@@ -100,7 +100,6 @@ def uneven_seconds(path: Path | str) -> list[float] | None:
     """
     with _open_file(path, str(path)) as file, _readable(str(path)), open_container(file) as container:
         stream = _stream(container, str(path))
-        stream.thread_type = "AUTO"
         # Decoded, since packets may hold frames that are not shown: cut off by an edit list, or only referred to.
         stamps = [frame.pts for frame in container.decode(stream)]
         times = sorted({stamp for stamp in stamps if stamp is not None})
@@ -138,6 +137,9 @@ def _stream(container: InputContainer, name: str) -> VideoStream:
     stream = container.streams.video[0]
     if stream.codec_context is None:
         raise InputError(f"{name}: no readable video (of an unknown codec)")
+    # A loader reads one video a core; more threads make a clip of 9 small frames cost three times the processor time,
+    # and, where the cores are busy, twenty times the time. The same goes for `threads` below, which are swscale's.
+    stream.thread_type = "NONE"
     return stream
 
 
@@ -159,7 +161,6 @@ def _probe(container: InputContainer, bytes_in_file: int, name: str) -> tuple[Vi
 
 
 def _decode(container: InputContainer, stream: VideoStream, rate: float, name: str) -> Iterator[np.ndarray]:
-    stream.thread_type = "AUTO"
     height, width = stream.height, stream.width
     seconds: list[float] = []
     with _readable(name):
@@ -176,10 +177,10 @@ def _decode(container: InputContainer, stream: VideoStream, rate: float, name: s
 def _pixels(frame: VideoFrame, height: int, width: int) -> np.ndarray:
     """The frame as a viewer sees it, 3 H W."""
     if any(component.is_alpha for component in frame.format.components):
-        rgba = frame.to_ndarray(format="rgba", height=height, width=width).astype(np.uint16)
+        rgba = frame.to_ndarray(format="rgba", height=height, width=width, threads=1).astype(np.uint16)
         pixels: np.ndarray = (rgba[..., :3] * rgba[..., 3:] + 127) // 255
     else:
-        pixels = frame.to_ndarray(format="rgb24", height=height, width=width)
+        pixels = frame.to_ndarray(format="rgb24", height=height, width=width, threads=1)
     if turns := round(frame.rotation / 90) % 4:
         pixels = np.ascontiguousarray(np.rot90(pixels, turns))
     return pixels.astype(np.uint8, copy=False).transpose(2, 0, 1)  # a view: who needs another layout copies once
