@@ -26,9 +26,9 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
 from insvie_lightning.batch import EditBatch
+from insvie_lightning.commands.lightning_cli import InsvieCLI
 from insvie_lightning.editors import InsViE
 from insvie_lightning.errors import InputError
-from insvie_lightning.lightning_cli import InsvieCLI
 from insvie_lightning.plugins import load_plugins
 from insvie_lightning.shards.write import ShardWriter
 from insvie_lightning.toy.edits import example, to_triplet

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from lightning import Callback, seed_everything
 
-from insvie_lightning import checkpoints
-from insvie_lightning.lightning_cli import InsvieCLI
+from insvie_lightning.commands.lightning_cli import InsvieCLI
+from insvie_lightning.resume import checkpoints
 
 MOMENTS = ("half written", "written", "flushed", "named")
 

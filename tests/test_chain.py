@@ -182,7 +182,7 @@ from pathlib import Path
 
 from lightning import Callback
 
-from insvie_lightning.lightning_cli import InsvieCLI
+from insvie_lightning.commands.lightning_cli import InsvieCLI
 from insvie_lightning.weights.deliverable import trainable_weights
 
 

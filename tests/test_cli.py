@@ -393,7 +393,7 @@ def test_the_package_offers_its_public_names_and_no_other() -> None:
 
 
 def test_a_warning_of_ours_is_a_line_without_code() -> None:
-    from insvie_lightning.lightning_cli import _as_a_line
+    from insvie_lightning.commands.lightning_cli import _as_a_line
 
     formatted = _as_a_line({"insvie_data_modules"})
     ours = formatted("1 edit is bad", UserWarning, "/any/insvie_data_modules/edits.py", 92, "warn(1)")
@@ -402,15 +402,15 @@ def test_a_warning_of_ours_is_a_line_without_code() -> None:
 
 
 def test_a_null_on_the_command_line_takes_a_recipe_s_value_away() -> None:
-    from insvie_lightning.lightning_cli import InsvieCLI
+    from insvie_lightning.commands.lightning_cli import InsvieCLI
 
     built = InsvieCLI(["-c", "build_filter", "--model.judge.cache", "null"], run=False)
     assert built.model.judge.cache is None
 
 
 def test_the_bar_is_as_long_as_the_run_and_ends_before_others_speak() -> None:
-    from insvie_lightning.lightning_cli import InsvieCLI
-    from insvie_lightning.step_bar import StepBar
+    from insvie_lightning.commands.lightning_cli import InsvieCLI
+    from insvie_lightning.commands.step_bar import StepBar
 
     recipe = ["-c", "s1", "-c", "toy"]
     assert isinstance(InsvieCLI(recipe, run=False).trainer.callbacks[0], StepBar)
@@ -418,8 +418,8 @@ def test_the_bar_is_as_long_as_the_run_and_ends_before_others_speak() -> None:
 
 
 def test_the_strategy_fsdp_is_fsdp2() -> None:
+    from insvie_lightning.commands.lightning_cli import InsvieCLI
     from insvie_lightning.fsdp import FullySharded
-    from insvie_lightning.lightning_cli import InsvieCLI
 
     for args in (["--trainer.strategy=fsdp"], ["-c", "fsdp"]):
         built = InsvieCLI(["-c", "s1", *args, "--trainer.accelerator=cpu", "--trainer.devices=1"], run=False)

@@ -22,7 +22,7 @@ def command(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", [name for name, opening in recipes().items() if not opening.startswith("Chain:")])
 def test_recipe_parses_and_builds_what_it_names(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from insvie_lightning.lightning_cli import InsvieCLI
+    from insvie_lightning.commands.lightning_cli import InsvieCLI
 
     opening = header(config_root() / f"{name}.yaml")
     assert opening, "a recipe opens with a header comment"
@@ -34,7 +34,7 @@ def test_recipe_parses_and_builds_what_it_names(name: str, tmp_path: Path, monke
 
 
 def test_fast_changes_how_networks_run_and_where_noise_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from insvie_lightning.lightning_cli import InsvieCLI
+    from insvie_lightning.commands.lightning_cli import InsvieCLI
     from insvie_lightning.nets.execution import Execution
 
     monkeypatch.chdir(tmp_path)

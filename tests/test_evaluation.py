@@ -12,8 +12,8 @@ from insvie_callbacks.edit_metric import EditMetric
 from insvie_data_modules import Tgve
 from insvie_lightning.batch import Clip
 from insvie_lightning.cli import main
+from insvie_lightning.commands.lightning_cli import InsvieCLI
 from insvie_lightning.editors import GivenEdits
-from insvie_lightning.lightning_cli import InsvieCLI
 from insvie_lightning.quarantine import read_quarantine
 from insvie_lightning.video import read_clip, write_clip
 

@@ -8,11 +8,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src/insvie_lightning"
 FLOORS = {
-    0: {"errors", "files", "sharded"},
+    0: {"errors", "files"},
     1: {
         "batch",
         "camera",
-        "checkpoints",
         "columns",
         "config",
         "decode",
@@ -23,14 +22,13 @@ FLOORS = {
         "nets",
         "plugins",
         "quarantine",
-        "random_state",
+        "resume",
         "slow_reads",
-        "step_bar",
         "video",
     },
     2: {"metrics", "shards", "toy", "weights"},
     3: {"builders", "editors", "pretraining", "report"},
-    4: {"cli", "commands", "lightning_cli", "parser_errors"},
+    4: {"cli", "commands"},
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 PLUGINS = {"insvie_callbacks", "insvie_data_modules"}

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from insvie_data_modules.stages import RankSampler
-from insvie_lightning.checkpoints import newest_checkpoint
+from insvie_lightning.resume.checkpoints import newest_checkpoint
 from insvie_lightning.shards.order import Ratio, Runs, StreamOrder, interleave
 from insvie_lightning.shards.write import ShardWriter
 from insvie_lightning.toy.edits import example, to_triplet

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from insvie_callbacks.run_log import RunLog
 from insvie_callbacks.stop_signals import StopSignals, requeue, requeue_signal
-from insvie_lightning.checkpoints import PART
 from insvie_lightning.errors import InputError, Stopped
-from insvie_lightning.random_state import random_state, restore_random_state
+from insvie_lightning.resume.checkpoints import PART
+from insvie_lightning.resume.random_state import random_state, restore_random_state
 
 
 class RunCheckpoint(ModelCheckpoint):

@@ -76,7 +76,7 @@ def _run(verb: str, rest: list[str]) -> int:
 
             print(describe(verb, given))
             return 0
-        from insvie_lightning.lightning_cli import InsvieCLI
+        from insvie_lightning.commands.lightning_cli import InsvieCLI
 
         InsvieCLI([verb, *rest])
         return 0

@@ -23,7 +23,7 @@ from torch.distributed.constants import default_pg_timeout
 from torch.distributed.tensor import DTensor
 
 from insvie_lightning.errors import InputError, first_line
-from insvie_lightning.sharded import META, check_folder
+from insvie_lightning.resume.sharded import META, check_folder
 
 
 class FullySharded(ModelParallelStrategy):

@@ -65,7 +65,7 @@ def test_each_overlay_leaves_out_what_its_name_says_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("recipe", ["curriculum", "s1", "s2", "s3"])
 def test_an_overlay_means_the_same_after_every_recipe(recipe: str, tmp_path: Path, monkeypatch: Any) -> None:
-    from insvie_lightning.lightning_cli import InsvieCLI
+    from insvie_lightning.commands.lightning_cli import InsvieCLI
 
     monkeypatch.chdir(tmp_path)
     after = ["-c", "toy", "-c", "ablations/no_flow", "--data.steps_scale=0.001", "--trainer.max_steps=-1"]

@@ -11,9 +11,9 @@ import pytest
 
 from insvie_lightning.cli import main as insvie
 from insvie_lightning.commands import build
+from insvie_lightning.commands.lightning_cli import InsvieCLI
 from insvie_lightning.config import config_root, header, recipes
 from insvie_lightning.errors import InputError
-from insvie_lightning.lightning_cli import InsvieCLI
 from insvie_lightning.shards.manifest import open_manifest
 from insvie_lightning.shards.verify import verify
 

@@ -11,11 +11,11 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from insvie_lightning.batch import Clip, EditBatch, Position
+from insvie_lightning.commands.lightning_cli import InsvieCLI
 from insvie_lightning.diffusion.conditioning import ConditionDropout
 from insvie_lightning.diffusion.guidance import Guidance
 from insvie_lightning.editors import InsViE
 from insvie_lightning.errors import InputError
-from insvie_lightning.lightning_cli import InsvieCLI
 from insvie_lightning.metrics.per_sample import samples_of
 from insvie_lightning.nets.execution import Execution
 from insvie_lightning.nets.latents import encode_pixels, to_device_pixels

@@ -11,8 +11,8 @@ from PIL import Image
 
 from insvie_data_modules.tgve_plus import TgvePlus, read_tgve_plus
 from insvie_lightning.batch import Clip
+from insvie_lightning.commands.lightning_cli import InsvieCLI
 from insvie_lightning.errors import InputError
-from insvie_lightning.lightning_cli import InsvieCLI
 from insvie_lightning.video import write_clip
 
 ROWS = [

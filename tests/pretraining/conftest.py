@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from insvie_lightning.lightning_cli import InsvieCLI
+from insvie_lightning.commands.lightning_cli import InsvieCLI
 
 
 @pytest.fixture(scope="session")

@@ -1,1 +1,1 @@
-"""One short file for each verb that Lightning does not have: `main(argv) -> int`."""
+"""The command line: Lightning's verbs (`lightning_cli`), and one short file for each other one: `main(argv) -> int`."""

@@ -99,7 +99,7 @@ def _check(step: str, command: Sequence[str]) -> None:
     """Read the arguments of a step, so that what is wrong with the last one is told before the first one runs."""
     if command[0] != "predict":
         return
-    from insvie_lightning.lightning_cli import InsvieCLI
+    from insvie_lightning.commands.lightning_cli import InsvieCLI
 
     logging.disable(logging.INFO)  # what Lightning tells of every trainer
     try:

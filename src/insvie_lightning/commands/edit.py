@@ -92,8 +92,8 @@ def _size(text: str) -> tuple[int, int]:
 def _editor(options: argparse.Namespace, rest: list[str]) -> Any:
     import torch
 
+    from insvie_lightning.commands.lightning_cli import InsvieCLI, build_model
     from insvie_lightning.editors.editor import Editor, default_device, default_dtype
-    from insvie_lightning.lightning_cli import InsvieCLI, build_model
     from insvie_lightning.weights.deliverable import read_settings
 
     dtype = getattr(torch, options.dtype) if options.dtype else default_dtype(torch.device(default_device()))

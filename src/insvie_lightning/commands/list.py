@@ -27,7 +27,7 @@ def families() -> dict[str, list[type]]:
     from lightning.pytorch.utilities.model_helpers import is_overridden
     from torchmetrics import Metric
 
-    from insvie_lightning.lightning_cli import register
+    from insvie_lightning.commands.lightning_cli import register
 
     register()
     modules = _ours(LightningModule)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from insvie_lightning.errors import InputError
-from insvie_lightning.sharded import META, check_folder
+from insvie_lightning.resume.sharded import META, check_folder
 from insvie_lightning.weights.sat_checkpoint import load_plain
 
 

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from torch import Tensor
 
 from insvie_lightning.errors import InputError, first_line
-from insvie_lightning.sharded import META, check_folder
+from insvie_lightning.resume.sharded import META, check_folder
 
 PART = ".part"
 """What the name of a checkpoint ends in until it is complete."""

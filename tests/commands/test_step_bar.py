@@ -9,7 +9,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 from torch.utils.data import DataLoader
 
-from insvie_lightning.step_bar import StepBar
+from insvie_lightning.commands.step_bar import StepBar
 
 
 class Noting(Callback):

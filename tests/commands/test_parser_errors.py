@@ -6,7 +6,7 @@ import pytest
 from jsonargparse import Namespace
 
 import insvie_data_modules.curriculum  # noqa: F401  # as a parser that complains of its classes has
-from insvie_lightning.parser_errors import explain, mend_nulls, one_line
+from insvie_lightning.commands.parser_errors import explain, mend_nulls, one_line
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ import torch.distributed.checkpoint as dcp
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from insvie_lightning.checkpoints import AtomicCheckpointIO, newest_checkpoint, resume_path
 from insvie_lightning.errors import InputError
+from insvie_lightning.resume.checkpoints import AtomicCheckpointIO, newest_checkpoint, resume_path
 
 
 def checkpoint(step: int = 1, numbers: int = 1000) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import random
 import numpy as np
 import torch
 
-from insvie_lightning.random_state import random_state, restore_random_state
+from insvie_lightning.resume.random_state import random_state, restore_random_state
 
 
 def draws() -> tuple[float, float, float, float]:

@@ -13,7 +13,7 @@ import torch.distributed.checkpoint as dcp
 from insvie_lightning import fsdp
 from insvie_lightning.errors import InputError
 from insvie_lightning.fsdp import FullySharded, _PlainPlanner
-from insvie_lightning.sharded import check_folder
+from insvie_lightning.resume.sharded import check_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -21,13 +21,13 @@ from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from insvie_lightning.checkpoints import NEW, AtomicCheckpointIO, resume_path
+from insvie_lightning.commands.parser_errors import explain, mend_nulls, one_line
+from insvie_lightning.commands.step_bar import StepBar
 from insvie_lightning.config import find_config
 from insvie_lightning.errors import InputError
 from insvie_lightning.fsdp import FullySharded
-from insvie_lightning.parser_errors import explain, mend_nulls, one_line
 from insvie_lightning.plugins import load_plugins
-from insvie_lightning.step_bar import StepBar
+from insvie_lightning.resume.checkpoints import NEW, AtomicCheckpointIO, resume_path
 
 NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
