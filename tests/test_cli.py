@@ -20,6 +20,7 @@ from insvie_lightning.cli import VERBS, main
 PLUGIN = '''"""A third party's plug-in."""
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -27,6 +28,13 @@ from lightning import Callback
 from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
 
 from insvie_lightning.errors import InputError
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Settings that belong together."""
+
+    corners: int = 4
 
 
 class AcmeNet(BoringModel):
@@ -38,6 +46,7 @@ class AcmeNet(BoringModel):
         rule: Callable[[str], int] = len,
         fail: str = "",
         way: Literal["up", "down"] = "up",
+        shape: Shape = Shape(),
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore="rule")
@@ -258,6 +267,15 @@ def test_testing_a_checkpoint_keeps_the_config_of_the_fit_and_the_recipe_decides
         (["--model.widht=3"], "model: AcmeNet takes no 'widht'; did you mean 'width'?"),
         (["--model.width=wide"], "model.width: expected int, got wide"),
         (["--model.way=dwon"], "model.way: expected one of up, down, got dwon; did you mean 'down'?"),
+        (
+            ["--model.shape.corner=3"],
+            "model: no option 'shape.corner' here; did you mean 'shape.corners'?",
+        ),
+        (
+            ["-c", "model: {class_path: AcmeNet, init_args: {shape: {cornrs: 3}}}"],
+            "model: no option 'cornrs' here; did you mean 'corners'?",
+        ),
+        (["--trainer.max_step=3"], "no option 'trainer.max_step' here; did you mean 'trainer.max_steps'?"),
         (["--trainer.max_steps=many"], "trainer.max_steps: expected int, got many"),
         (["--trainer.max_stepz=3"], "no option 'trainer.max_stepz' here; did you mean 'trainer.max_steps'?"),
         (["-c", "trainer: {max_stepz: 3}"], "no option 'trainer.max_stepz' here; did you mean 'trainer.max_steps'?"),

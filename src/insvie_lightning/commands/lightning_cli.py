@@ -81,6 +81,13 @@ def _worth_telling(record: logging.LogRecord) -> bool:
     return not re.search(r"Tip: |TPU available|^Restor(ing|ed) ", record.getMessage())
 
 
+class _Parser(LightningArgumentParser):
+    """A parser that takes no abbreviations, nor do those that it makes of itself for the options of a class."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+
 class InsvieCLI(LightningCLI):
     """LightningCLI for registered modules and data modules; `--config` also takes the name of a recipe.
 
@@ -104,6 +111,7 @@ class InsvieCLI(LightningCLI):
             save_config_callback=_SaveConfig if run else None,
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
+            parser_class=_Parser,
             parser_kwargs={**raising, **{verb: dict(raising) for verb in self.subcommands()}},
             args=None if args is None else list(args),
             run=run,
@@ -234,7 +242,7 @@ def build_model(class_name: str, settings: dict[str, Any], arguments: Sequence[s
         InputError: The class is not registered, or an argument is not legal.
     """
     register()
-    parser = LightningArgumentParser(exit_on_error=False)
+    parser = _Parser(exit_on_error=False)
     parser.add_subclass_arguments(LightningModule, "model", required=True)
     stored = json.dumps({"class_path": class_name, "init_args": settings})
     try:

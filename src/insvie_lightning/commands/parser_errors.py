@@ -2,9 +2,11 @@
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from inspect import signature
-from typing import Any
+from typing import Any, get_args
 
 from jsonargparse import Namespace
 from lightning import Callback, LightningDataModule, LightningModule, Trainer
@@ -34,8 +36,10 @@ def explain(message: str) -> str:
     if found := re.search(r"unrecognized arguments: (\w[\w./-]*)", message):
         return f"{found[1]!r} belongs to no option; a recipe is given by -c, such as -c {found[1]}"
     if found := re.search(r"(?:unrecognized arguments: --|not accept option ')([\w.]+)", message):
-        names = [f"trainer.{name}" for name in signature(Trainer).parameters]
-        return f"no option {found[1]!r} here{nearest(found[1], names)}"
+        where, grouped = _where(message, found), list(_grouped_options())
+        inside = [name.partition(".")[2] for name in grouped] if where else []
+        names = [*(f"trainer.{name}" for name in signature(Trainer).parameters), *grouped, *inside]
+        return f"{where}no option {found[1]!r} here{nearest(found[1], names)}"
     if "required" in message:
         return f"{one_line(message)}; give a recipe with -c"
     lines = [line.strip(" -") for line in re.sub(r'Parser key "[\w.]+":', "\n", message).splitlines()]
@@ -83,6 +87,16 @@ def _parameters(module: str, class_name: str) -> list[str]:
     known = (available(base).get(class_name) for base in (LightningModule, LightningDataModule, Callback, Metric))
     cls = next(filter(None, known), None) or getattr(sys.modules.get(module), class_name, None)
     return list(signature(cls).parameters) if cls else []
+
+
+def _grouped_options() -> Iterator[str]:
+    """The options that a class takes together, as a dataclass, such as `guidance.guidance_scale`."""
+    for cls in (*available(LightningModule).values(), *available(LightningDataModule).values()):
+        with suppress(NameError, TypeError, ValueError):  # hints that cannot be read, of a class of others
+            for name, parameter in signature(cls, eval_str=True).parameters.items():
+                for kind in (parameter.annotation, *get_args(parameter.annotation)):
+                    for option in fields(kind) if is_dataclass(kind) else ():
+                        yield f"{name}.{option.name}"
 
 
 def mend_nulls(config: Any, arguments: Sequence[str]) -> None:
