@@ -1,7 +1,7 @@
 """What a builder costs beside the bare calls of its step, and what its ledger and manifest cost when they are large.
 
-Command:  python benchmarks/builder.py [--samples 512] [--units 10000] [--manifest DIR]
-Hardware: any CPU; four minutes.
+Command:  python benchmarks/builder.py [--samples 256] [--units 10000] [--manifest DIR]
+Hardware: any CPU; five minutes.
 Result:   seconds a sample of `make` alone and of the whole run (claims, lineage, storing, renaming), and their ratio,
           for a real step at toy size, which encodes triplets in batches of four; and for steps that take one draft at
           a time and wait (as for a GPU or a server) or compute, 0.1 s, which is less than any step takes at real size,
@@ -121,7 +121,7 @@ def ledger_seconds(folder: Path, units: int) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="What a builder costs beside the bare calls of its step.")
-    parser.add_argument("--samples", type=int, default=512)
+    parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--units", type=int, default=10_000)
     parser.add_argument("--manifest", type=Path, help="a data set whose manifest is queried")
     arguments = parser.parse_args()
