@@ -49,6 +49,10 @@ def test_every_flaw_has_its_share(tmp_path: Path) -> None:
     # 160 without a flaw and 80 of each kind are expected; the limits are three standard deviations away.
     assert 130 <= counts[""] <= 190
     assert all(56 <= counts[flaw] <= 104 for flaw in ("misplaced", "late", "wrong"))
+    # A filter of flaws must not be one of edit types: each has its share of flaws, within four standard deviations.
+    for edit_type, number in Counter(triplet.edit_type for triplet in made).items():
+        flawed = sum(t.lineage["BuildToy"]["flaw"] != "" for t in made if t.edit_type == edit_type)
+        assert abs(flawed / number - 0.6) < 4 * (0.24 / number) ** 0.5, edit_type
 
 
 def test_scores_tell_the_flaw_and_only_wrong_edits_are_rejected(toy_shards: Path) -> None:
@@ -69,7 +73,8 @@ def test_the_second_stages_clause_selects_perfect_and_misplaced_edits(toy_shards
     selected = open_manifest(toy_shards).query("judge >= 4 and epe_px <= 2", ["key"])["key"].to_pylist()
     assert selected == [row["key"] for row in rows(toy_shards) if row["flaw"] in ("", "misplaced")]
     assert 0 < len(selected) < 40
-    exact = open_manifest(toy_shards).query("epe_px < 2", ["key"])["key"].to_pylist()
+    exact = open_manifest(toy_shards).query("judge >= 4 and epe_px < 2", ["key"])["key"].to_pylist()
+    assert exact == [row["key"] for row in rows(toy_shards) if row["flaw"] == ""]
     assert 0 < len(exact) < len(selected)
 
 

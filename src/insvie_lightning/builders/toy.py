@@ -8,6 +8,7 @@ import numpy as np
 
 from insvie_lightning.batch import Clip, Rejected, Triplet
 from insvie_lightning.builders.builder import Builder, Built
+from insvie_lightning.builders.drafts import seed_of
 from insvie_lightning.errors import InputError
 from insvie_lightning.toy.edits import example_of_key, wrong_instruction
 
@@ -31,6 +32,7 @@ class BuildToy(Builder[Triplet]):
     """
 
     takes = Triplet
+    version = 2
     lossless = True
 
     def __init__(
@@ -46,7 +48,8 @@ class BuildToy(Builder[Triplet]):
         return [self._make(triplet) for triplet in drafts]
 
     def _make(self, triplet: Triplet) -> Triplet | Rejected:
-        rng = np.random.default_rng([self.seed, int(triplet.key[-7:])])
+        # Not by the number of the scene, as the scene itself is drawn: flaws would go by edit type.
+        rng = np.random.default_rng(seed_of(self.seed, triplet.key))
         flaw = str(rng.choice(list(FLAWS))) if rng.random() < self.flawed else ""
         made = replace(_flaw(triplet, flaw) if flaw else triplet, lineage={self.step: {"flaw": flaw}})
         if flaw != "wrong":
