@@ -1,8 +1,9 @@
 """InsViE's ablations (paper 5.4 and 10) in the toy world: what each part of the recipe is worth, with its spread.
 
 Command:  python benchmarks/ablations.py [--steps-scale 0.05] [--seeds 3] [--only no_judge no_flow] [--folder DIR]
-Hardware: two CPU cores. May be killed at any time and run again: a run that has its `result.json` is not made anew,
-          and results of other settings are refused.
+Hardware: two CPU cores, an hour and a half. May be killed at any time and run again: a run whose scores are in the file
+          of results is not made anew, and results of other settings are refused. With that file (`--results`) the work
+          may go on on another machine.
 Result:   a table of the differences to the full recipe, seed by seed: mean and standard deviation of recolour accuracy,
           removal accuracy and PSNR on held-out scenes, written to `benchmarks/ablations.md` whatever it says.
 
@@ -73,39 +74,59 @@ class Run:
     name: str
     seed: int
 
-    def result(self, folder: Path) -> Path:
-        """Where its scores are written when it is done."""
-        return folder / self.name / f"seed-{self.seed}" / "result.json"
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a run.
+
+    Attributes:
+        scores: By the names of `SCORES`.
+        seconds: Its test took, and those stages that no other run had trained before.
+    """
+
+    scores: dict[str, float]
+    seconds: float
 
 
-def make(run: Run, settings: Settings, folder: Path) -> dict[str, float]:
-    """Train and test once, or read the scores of an earlier time.
+def read_results(path: Path, settings: Settings) -> dict[Run, Result]:
+    """What earlier times have made, from a file with a line of JSON for each run; nothing if there is none.
 
     Raises:
-        InputError: The earlier time had other settings.
-        RuntimeError: The command failed.
+        InputError: The earlier times had other settings.
     """
-    path = run.result(folder)
-    if path.is_file():
-        earlier = json.loads(path.read_text())
-        if earlier["settings"] != asdict(settings):
-            raise InputError(f"{path} has the settings {earlier['settings']}; choose another --folder for other ones")
-        scores: dict[str, float] = earlier["scores"]
-        return scores
-    stages = stages_of(run.name)
-    weights = train(stages, run.seed, settings, folder)
-    test, quiet = path.parent / "test", path.with_name("test.yaml")
+    found: dict[Run, Result] = {}
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        told = json.loads(line)
+        if told["settings"] != asdict(settings):
+            raise InputError(f"{path} has the settings {told['settings']}; choose another --results for other ones")
+        found[Run(told["name"], told["seed"])] = Result(told["scores"], told["seconds"])
+    return found
+
+
+def write_results(path: Path, settings: Settings, results: Mapping[Run, Result]) -> None:
+    """Write what `read_results` reads."""
+    told = ({**asdict(run), **asdict(result), "settings": asdict(settings)} for run, result in results.items())
+    _write(path, "".join(json.dumps(line) + "\n" for line in told))
+
+
+def make(run: Run, settings: Settings, folder: Path) -> Result:
+    """Train and test once.
+
+    Raises:
+        RuntimeError: A command failed.
+    """
+    own = folder / run.name / f"seed-{run.seed}"
+    weights, trained = train(stages_of(run.name), run.seed, settings, folder)
+    test, quiet = own / "test", own / "test.yaml"
     callbacks = [{"class_path": "ToyScores", "init_args": {"baselines": False}}, "Summary"]
     _write(quiet, yaml.safe_dump({"trainer": {"callbacks": callbacks}}))
-    seconds = _insvie(
+    tested = _insvie(
         f"test -c test_toy -c {quiet} --model.start_from {weights} --data.test_samples {settings.test_samples} "
         f"{_seeds(run.seed)} {_into(test)}",
-        path.with_name("test.log"),
+        own / "test.log",
     )
     summary = json.loads((test / "summary.json").read_text())
-    scores = {name: float(summary[name]) for name in SCORES}
-    _write(path, json.dumps({"scores": scores, "seconds": seconds, "settings": asdict(settings)}, indent=1) + "\n")
-    return scores
+    return Result({name: float(summary[name]) for name in SCORES}, round(trained + tested, 1))
 
 
 @dataclass(frozen=True)
@@ -134,8 +155,11 @@ def stages_of(name: str) -> tuple[Stage, ...]:
 _training: defaultdict[Path, Lock] = defaultdict(Lock)
 
 
-def train(stages: Sequence[Stage], seed: int, settings: Settings, folder: Path) -> Path:
-    """Train the last of some stages on the weights of those before it, unless that was done; return its weights.
+def train(stages: Sequence[Stage], seed: int, settings: Settings, folder: Path) -> tuple[Path, float]:
+    """Train the last of some stages on the weights of those before it, unless that was done.
+
+    Returns:
+        Its weights, and the seconds that were spent now.
 
     Raises:
         RuntimeError: The command failed.
@@ -146,18 +170,19 @@ def train(stages: Sequence[Stage], seed: int, settings: Settings, folder: Path) 
     done, weights, recipe = own / "done.json", own / "fit" / "weights", own / "stage.yaml"
     with _training[own]:
         if done.is_file():
-            return weights
-        start = f"--model.start_from {train(stages[:-1], seed, settings, folder)}" if stages[1:] else ""
+            return weights, 0.0
+        before, seconds = train(stages[:-1], seed, settings, folder) if stages[1:] else (None, 0.0)
+        start = f"--model.start_from {before}" if before else ""
         shutil.rmtree(own, ignore_errors=True)  # what a run that was stopped has left
         _write(recipe, yaml.safe_dump(feed(stages[-1], folder), sort_keys=False))
-        seconds = _insvie(
+        seconds += _insvie(
             f"fit -c curriculum -c toy -c {recipe} {start} --data.steps_scale {settings.steps_scale} "
             f"--data.batch_size {settings.batch_size} --data.seed {seed} --trainer.max_steps -1 {_seeds(seed)} "
             f"{_into(own / 'fit')}",
             own / "fit.log",
         )
-        _write(done, json.dumps({"stages": told, "seconds": seconds}) + "\n")
-    return weights
+        _write(done, told + "\n")
+    return weights, seconds
 
 
 def feed(stage: Stage, folder: Path) -> dict[str, Any]:
@@ -188,10 +213,10 @@ def build_data(settings: Settings, folder: Path) -> None:
     )
 
 
-def compare(results: Mapping[Run, Mapping[str, float]]) -> list[str]:
+def compare(results: Mapping[Run, Result]) -> list[str]:
     """Return the table: the full recipe's scores, then each ablation's differences to it, by seeds that both have."""
     seeds = sorted(run.seed for run in results if run.name == FULL)
-    full = {name: [results[Run(FULL, seed)][name] for seed in seeds] for name in SCORES}
+    full = {name: [results[Run(FULL, seed)].scores[name] for seed in seeds] for name in SCORES}
     lines = [
         f"| recipe | seeds | {' | '.join(SCORES)} |",
         f"|---|---|{'---|' * len(SCORES)}",
@@ -203,17 +228,17 @@ def compare(results: Mapping[Run, Mapping[str, float]]) -> list[str]:
             continue
         cells = []
         for name in SCORES:
-            differences = [results[Run(ablation, seed)][name] - results[Run(FULL, seed)][name] for seed in paired]
+            pairs = [(results[Run(ablation, seed)], results[Run(FULL, seed)]) for seed in paired]
+            differences = [run.scores[name] - other.scores[name] for run, other in pairs]
             worse = sum(difference < 0 for difference in differences)
             cells.append(f"{_spread(differences, '+')}, {worse} of {len(paired)} worse")
         lines.append(f"| {ablation} | {len(paired)} | {' | '.join(cells)} |")
     return lines
 
 
-def report(results: Mapping[Run, Mapping[str, float]], failed: Iterable[str], settings: Settings, folder: Path) -> str:
+def report(results: Mapping[Run, Result], failed: Iterable[str], settings: Settings) -> str:
     """Return the whole text: how it was made, the table, and what failed."""
-    timed = [*folder.glob("stages/*/done.json"), *(run.result(folder) for run in results)]
-    seconds = sum(json.loads(path.read_text())["seconds"] for path in timed)
+    seconds = sum(result.seconds for result in results.values())
     packages = ", ".join(f"{name} {version(name)}" for name in ("insvie-lightning", "torch", "lightning"))
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     options = ", ".join(f"{name} {value:g}" for name, value in asdict(settings).items())
@@ -239,6 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     defaults = Settings()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/ablations"))
+    parser.add_argument("--results", type=Path, help="of all runs; default: results.jsonl of the folder")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".md"), help="of the table")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time; default: one a core")
@@ -252,23 +278,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = Settings(**{name: getattr(arguments, name) for name in asdict(defaults)})
     chosen = [name for name in OVERLAYS if name == FULL or name in arguments.only]
     folder = arguments.folder
-    build_data(settings, folder)
-    results: dict[Run, Mapping[str, float]] = {}
+    made = arguments.results or folder / "results.jsonl"
+    results = read_results(made, settings)
     failed: list[str] = []
+    runs = [Run(name, seed) for seed in range(arguments.seeds) for name in chosen]
+    if missing := [run for run in runs if run not in results]:
+        build_data(settings, folder)
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        runs = [Run(name, seed) for seed in range(arguments.seeds) for name in chosen]
-        making = {pool.submit(make, run, settings, folder): run for run in runs}
+        making = {pool.submit(make, run, settings, folder): run for run in missing}
         for done in as_completed(making):
             run = making[done]
             try:
                 results[run] = done.result()
-            except InputError:
-                pool.shutdown(cancel_futures=True)
-                raise
             except Exception as error:  # the other runs of a long night are worth having
                 failed.append(f"{run.name}, seed {run.seed}: {error}")
+            write_results(made, settings, results)
             if Run(FULL, 0) in results:
-                _write(arguments.output, report(results, failed, settings, folder))
+                _write(arguments.output, report(results, failed, settings))
     print("\n".join([*compare(results), *failed]) if Run(FULL, 0) in results else "\n".join(failed))
     return 1 if failed else 0
 

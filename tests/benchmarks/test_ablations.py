@@ -129,7 +129,10 @@ def test_a_rerun_makes_only_what_has_no_result(
     start: Callable[..., int], commands: list[list[str]], tmp_path: Path
 ) -> None:
     assert start() == 0
-    before = (tmp_path / "table.md").read_text()
+    before = (tmp_path / "table.md").read_text().splitlines()
+    made = tmp_path / "runs/results.jsonl"
+    kept = [line for line in made.read_text().splitlines() if '"no_judge", "seed": 1' not in line]
+    made.write_text("".join(f"{line}\n" for line in kept))
     shutil.rmtree(tmp_path / "runs/no_judge/seed-1")
     (last,) = commands[-2:-1]
     shutil.rmtree(Path(last[last.index("--trainer.default_root_dir") + 1]).parent)
@@ -137,9 +140,25 @@ def test_a_rerun_makes_only_what_has_no_result(
     assert start() == 0
     assert [arguments[0] for arguments in commands] == ["predict", "predict", "fit", "test"]
     assert commands[2] == last and last[last.index("--data.seed") + 1] == "1"
-    assert (tmp_path / "table.md").read_text() == before
-    with pytest.raises(InputError, match="choose another --folder"):
+    after = (tmp_path / "table.md").read_text().splitlines()
+    assert [line for line in after if " runs, " not in line] == [line for line in before if " runs, " not in line]
+    with pytest.raises(InputError, match="choose another --results"):
         start("--steps-scale", "0.1")
+
+
+def test_another_machine_goes_on_from_the_results_alone(
+    start: Callable[..., int], commands: list[list[str]], tmp_path: Path
+) -> None:
+    results = ("--results", str(tmp_path / "kept.jsonl"))
+    assert start(*results, "--seeds", "1") == 0
+    shutil.rmtree(tmp_path / "runs")
+    commands.clear()
+    assert start(*results) == 0
+    assert [line[line.index("--data.seed") + 1] for line in commands if line[0] == "fit"] == ["1"] * 6
+    assert "| full | 2 |" in (tmp_path / "table.md").read_text()
+    commands.clear()
+    shutil.rmtree(tmp_path / "runs")
+    assert start(*results) == 0 and not commands
 
 
 def test_a_run_that_fails_is_told_and_the_others_are_made(
@@ -164,7 +183,7 @@ def test_a_run_is_trained_stage_by_stage_and_what_is_shared_once(
     ablations: ModuleType, commands: list[list[str]], tmp_path: Path
 ) -> None:
     settings, names = ablations.Settings(), list(ablations.OVERLAYS)
-    weights = {name: ablations.train(ablations.stages_of(name), 0, settings, tmp_path) for name in names}
+    weights = {name: ablations.train(ablations.stages_of(name), 0, settings, tmp_path)[0] for name in names}
     assert len(set(weights.values())) == len(names)
     # s1 of all but stage_1 and the two without a filter, s2 of all but those three and stages_1_2, and each one's last.
     assert len(commands) == 1 + 1 + 5 + 1 + 1 + 3 + 3
