@@ -9,8 +9,8 @@ Result:   a table of the differences to the full recipe, seed by seed: mean and 
 
 A run ends with the weights of `insvie fit -c curriculum -c toy -c ablations/NAME`, tested by `insvie test -c test_toy`.
 It is trained stage by stage, which is the same to the last bit, so that stages which ablations have in common are
-trained once. All share one data set, half of which is flawed in the ways that the filters are there for. Stages that
-need no pixels are fed with its cached latents. As many runs are made at a time as there are cores, each on one of them.
+trained once. All share one data set, half of which is flawed in the ways that the filters are there for, as cached
+latents with the edited videos that LPIPS compares with. As many runs are made at a time as there are cores, each on one of them.
 """
 
 from __future__ import annotations
@@ -186,12 +186,11 @@ def train(stages: Sequence[Stage], seed: int, settings: Settings, folder: Path) 
 
 
 def feed(stage: Stage, folder: Path) -> dict[str, Any]:
-    """Return an overlay that trains one stage; pixels are read only where LPIPS compares with them."""
-    shards = str(folder / ("data" if stage.lpips_weight else "latents"))
+    """Return an overlay that trains one stage."""
     query = {name: value for name, value in asdict(stage).items() if name != "lpips_weight"}
     return {
         "model": {"init_args": {"lpips_weight": stage.lpips_weight}},
-        "data": {"init_args": {"shards": shards, "stages": [query]}},
+        "data": {"init_args": {"shards": str(folder / "latents"), "stages": [query]}},
     }
 
 
@@ -205,7 +204,7 @@ def build_data(settings: Settings, folder: Path) -> None:
     )
     _insvie(
         f"predict -c build_latents --model.base toy --data.shards {folder / 'data'} --model.output "
-        f"{folder / 'latents'} --model.frames 9 --model.size [64,96] --model.dtype float32 --model.posterior mean "
+        f"{folder / 'latents'} --model.frames 9 --model.size [64,96] --model.dtype float32 --model.posterior mean --model.keep_edited true "
         "--data.batch_size 64 --data.num_workers 0 --trainer.accelerator cpu --trainer.devices 1 "
         f"--trainer.precision 32-true --trainer.default_root_dir {folder / 'encode'} "
         "--trainer.enable_progress_bar false",

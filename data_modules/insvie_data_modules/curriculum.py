@@ -141,13 +141,13 @@ class Curriculum(LightningDataModule):
             InputError: A shard folder is missing, a stage selects too little, or a resumed run would see another order.
         """
         plans = self._plans or self._plan()
-        form = fill_form(self.form, self.trainer)
-        for plan in plans:
+        forms = [fill_form(self.form, self.trainer, stage) for stage in range(len(plans))]
+        for plan, form in zip(plans, forms, strict=True):
             check_cache(plan.rows, form, self.trainer)
         dataset = StagedSamples(
             plans,
             samples_per_batch=self._samples_per_batch,
-            form=form,
+            forms=forms,
             seed=self.seed,
             quarantine=Quarantine(self._quarantine_path, self.max_bad_rate),
         )

@@ -45,6 +45,7 @@ class Form:
         max_frames: Number of frames of a longer clip where `frames` leaves each clip's own.
         crop_latents: Leave clips whole, and say which window of `size` is to be cut out of their latents.
         source_pixels: Read the source's pixels beside cached latents.
+        edited_pixels: Read the edited clip's pixels beside cached latents.
         noise_shift: Read the measured effect of noise beside cached latents.
     """
 
@@ -56,11 +57,17 @@ class Form:
     max_frames: int | None = None
     crop_latents: bool = False
     source_pixels: bool = False
+    edited_pixels: bool = False
     noise_shift: bool = False
 
 
-def fill_form(form: Form, trainer: Trainer | None) -> Form:
+def fill_form(form: Form, trainer: Trainer | None, stage: int | None = None) -> Form:
     """Fill in what a form leaves open with what the trainer's model was made for; without a trainer it stays open.
+
+    Args:
+        form: What is known.
+        trainer: Whose model may read pixels beside cached latents.
+        stage: Number of the stage of a training; None in validation and test.
 
     Raises:
         InputError: The model does not say what it was made for.
@@ -69,7 +76,9 @@ def fill_form(form: Form, trainer: Trainer | None) -> Form:
         return form
     model = trainer.lightning_module
     noise = getattr(model, "source_noise", False)
-    form = replace(form, source_pixels=noise is True, noise_shift=noise == "latents")
+    compares = getattr(model, "compares_pixels", None) if stage is not None else None
+    edited = bool(compares and compares(stage))
+    form = replace(form, source_pixels=noise is True, edited_pixels=edited, noise_shift=noise == "latents")
     if form.frames and form.size:
         return form
     shape = getattr(model, "working_shape", None)
@@ -204,9 +213,10 @@ def read_sample(row: dict[str, Any], form: Form, place: Place = CENTRE) -> Sampl
     """
     fps, window = row["fps"], None
     names = {member["name"] for member in row["members"]}
-    members = _read_members(
-        row, names - {"json"} - ({SOURCE} if LATENTS in names and not form.source_pixels else set())
-    )
+    if LATENTS in names:
+        wanted = {LATENTS: True, SOURCE: form.source_pixels, EDITED: form.edited_pixels}
+        names = {name for name in names if wanted.get(name)}
+    members = _read_members(row, names - {"json"})
     if LATENTS in members:
         tensors, window = _read_cached(members, form, place)
     elif SOURCE in members and EDITED in members:
@@ -242,7 +252,7 @@ def _read_members(row: dict[str, Any], names: set[str]) -> dict[str, bytes]:
 
 
 def _read_cached(members: dict[str, bytes], form: Form, place: Place) -> tuple[dict[str, torch.Tensor], Window | None]:
-    """Latents at the window of the form; with them the source's pixels, whole, where they are asked for and stored."""
+    """Latents at the window of the form; with them the clips' pixels, whole, where they are asked for and stored."""
     latents = unpack_latents(members[LATENTS])
     noise_shift = latents.pop(NOISE_SHIFT, None)
     shape = latents["edited"].shape[-2:]
@@ -254,11 +264,12 @@ def _read_cached(members: dict[str, bytes], form: Form, place: Place) -> tuple[d
     if form.noise_shift and noise_shift is not None:
         tensors[NOISE_SHIFT] = noise_shift
     recipe = read_recipe(members[LATENTS])
-    if SOURCE in members and recipe is not None:
-        resize: Any = recipe.resize
-        clip = fit(read_clip(members[SOURCE]), Form(recipe.frames, recipe.size, resize))
-        return {**tensors, "source": to_tensor(clip)}, window
-    return tensors, None
+    videos = {side: members[name] for side, name in (("source", SOURCE), ("edited", EDITED)) if name in members}
+    if not videos or recipe is None:
+        return tensors, None
+    resize: Any = recipe.resize
+    form = Form(recipe.frames, recipe.size, resize)
+    return {**tensors, **{side: to_tensor(fit(read_clip(video), form)) for side, video in videos.items()}}, window
 
 
 def _place_window(whole: tuple[int, ...], size: tuple[int, int], place: Place) -> Window:

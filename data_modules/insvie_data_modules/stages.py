@@ -132,17 +132,22 @@ class StagedSamples(Dataset[tuple[int, Sample]]):
     Args:
         stages: The stages, in their order.
         samples_per_batch: Samples per batch over all processes.
-        form: The shape to bring clips to.
+        forms: The shape to bring clips to, stage by stage.
         seed: Seed of the windows.
         quarantine: Where bad samples go; the next good one of their stream takes their place.
     """
 
     def __init__(
-        self, stages: Sequence[PlannedStage], samples_per_batch: int, form: Form, seed: int, quarantine: Quarantine
+        self,
+        stages: Sequence[PlannedStage],
+        samples_per_batch: int,
+        forms: Sequence[Form],
+        seed: int,
+        quarantine: Quarantine,
     ) -> None:
         self.stages = stages
         self.samples_per_batch = samples_per_batch
-        self.form = form
+        self.forms = forms
         self.seed = seed
         self.quarantine = quarantine
         self._starts = list(accumulate((stage.batches * samples_per_batch for stage in stages), initial=0))
@@ -166,7 +171,7 @@ class StagedSamples(Dataset[tuple[int, Sample]]):
             row = stage.rows.slice(order[candidate], 1).to_pylist()[0]
             try:
                 with reading(f"sample {row['key']!r} of {Path(row['folder']) / row['shard']}"):
-                    sample = read_sample(row, self.form, (float(start), float(top), float(left)))
+                    sample = read_sample(row, self.forms[index], (float(start), float(top), float(left)))
             except InputError as error:
                 self.quarantine.add(row["key"], str(error))
             else:

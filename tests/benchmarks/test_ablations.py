@@ -201,7 +201,7 @@ def test_a_run_is_trained_stage_by_stage_and_what_is_shared_once(
         for stage, (query, read) in enumerate(zip(expected.items(), chain(path), strict=True)):
             lpips = 0.0 if name == "no_lpips" else weight[stage] if isinstance(weight, list) else weight
             assert read["model"]["init_args"] == {"lpips_weight": lpips}
-            shards = tmp_path / ("data" if lpips else "latents")
+            shards = tmp_path / "latents"
             whole = {"name": query[0], "static_to_real": None, **query[1]}
             assert read["data"]["init_args"] == {"shards": str(shards), "stages": [whole]}
 

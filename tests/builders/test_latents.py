@@ -70,6 +70,20 @@ def test_latents_are_those_of_the_clips_and_decode_to_them(toy_shards: Path, lat
     assert (rebuilt - pixels).square().mean() < 0.01
 
 
+def test_videos_are_kept_as_they_are(toy_shards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    kept = tmp_path / "kept"
+    assert encode(toy_shards, kept, "--model.keep_source=true", "--model.keep_edited=true") == 0
+    before = {record["key"]: members for record, members in iterate_samples(toy_shards)}
+    for record, members in iterate_samples(kept):
+        assert members.keys() == {"source.mp4", "edited.mp4", LATENTS, "json"}
+        assert all(members[name] == before[record["key"]][name] for name in ("source.mp4", "edited.mp4"))
+    drawn = ["predict", "-c", "build_latents", "--data=ToyScenes", "--data.samples=2", "--model.base=toy"]
+    drawn += [f"--model.output={tmp_path / 'drawn'}", "--model.frames=9", "--model.size=[64, 96]"]
+    run = ["--trainer.accelerator=cpu", "--trainer.precision=32-true", f"--trainer.default_root_dir={tmp_path}"]
+    assert main([*drawn, *run, "--model.keep_edited=true"]) == 2
+    assert "latents is to keep edited.mp4, and 'toy-train-0000000' comes without" in capfd.readouterr().err
+
+
 def test_every_file_says_how_it_was_made(latents: Path) -> None:
     for _, members in iterate_samples(latents):
         recipe = LatentRecipe(hash_encoder("toy"), 9, (64, 96), "cover", "bfloat16", "moments")

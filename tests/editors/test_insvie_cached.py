@@ -72,6 +72,25 @@ def test_cached_training_is_online_training(editor: InsViE, whole: EditBatch, mo
     assert ((losses(editor, moved) - online).abs() > 1e-3 * online).all()
 
 
+def test_lpips_on_cached_latents_with_edited_pixels_is_that_of_online_training(
+    make_editor: Make, whole: EditBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("insvie_lightning.editors.objective.sample_posterior", lambda mean, *_: mean)
+    lpips = {"lpips_weight": [0.0, 0.5], "perceptual": SQUEEZE}
+    editor = make_editor(random_weights=True, condition_dropout=NO_DROPOUT, **lpips)
+    assert [editor.compares_pixels(stage) for stage in range(3)] == [False, True, True]
+    second = Position("s2", 1, 0)
+    cached = replace(cache(editor, whole), position=second)
+    with torch.no_grad():
+        online = editor.training_step(replace(whole, position=second), 0)
+        monkeypatch.setattr("insvie_lightning.editors.objective.encode_posterior", None)  # no encoder is called
+        found = editor.training_step(replace(cached, edited=whole.edited, windows=WINDOWS), 0)
+        other = editor.training_step(replace(cached, edited=whole.source, windows=WINDOWS), 0)
+    torch.testing.assert_close(found, online, rtol=1e-5, atol=0)
+    assert (other - online).abs() > 1e-4 * online
+    assert editor.flops_per_sample(replace(cached, edited=whole.edited)) == editor.flops_per_sample(cached)
+
+
 @pytest.fixture
 def wide(editor: InsViE, monkeypatch: pytest.MonkeyPatch) -> InsViE:
     """An editor whose autoencoder has a posterior of deviations about 0.1 and a scaling factor, as CogVideoX's has."""

@@ -17,7 +17,7 @@ from insvie_lightning.errors import InputError
 from insvie_lightning.shards.latents import LATENTS, LatentRecipe, pack_latents
 from insvie_lightning.shards.record import describe
 from insvie_lightning.shards.write import ShardWriter
-from insvie_lightning.toy.edits import example, to_triplet
+from insvie_lightning.toy.edits import example, example_of_key, to_triplet
 from insvie_lightning.video import encode_clip
 
 RECIPE = LatentRecipe("abc", 9, (64, 96), "cover", "float32")
@@ -32,13 +32,14 @@ def numbered(key: int) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four samples of 9 frames, 64 x 96, with the source's video."""
+    """Four samples of 9 frames, 64 x 96, with both videos."""
     folder = tmp_path_factory.mktemp("cache")
     with ShardWriter(folder, shard_size=4) as writer:
         for key in range(4):
             triplet = to_triplet(example("train", key), frames=9, height=64, width=96)
-            video = encode_clip(triplet.source, lossless=True)
-            members = {"source.mp4": video, LATENTS: pack_latents(numbered(key), RECIPE)}
+            clips = {"source.mp4": triplet.source, "edited.mp4": triplet.edited}
+            videos = {name: encode_clip(clip, lossless=True) for name, clip in clips.items()}
+            members = {**videos, LATENTS: pack_latents(numbered(key), RECIPE)}
             writer.write_members(describe(triplet), members)
     return folder
 
@@ -80,6 +81,20 @@ def test_pixels_are_read_for_a_model_that_adds_noise_to_them(cache: Path) -> Non
         (batch,) = data.train_dataloader()
         assert (batch.source is not None) is noise
         assert len(batch.windows) == 2 * noise
+
+
+def test_edited_pixels_are_read_in_stages_whose_loss_compares_with_them(cache: Path) -> None:
+    stages = [Stage("s1", 1), Stage("s2", 1)]
+    data = Curriculum(cache, stages, batch_size=2, frames=9, size=(32, 48))
+    data.trainer = trainer(compares_pixels=lambda stage: stage == 1)
+    first, second = data.train_dataloader()
+    assert first.edited is None and first.windows == ()
+    assert second.source is None and second.edited.shape == (2, 9, 3, 64, 96) and len(second.windows) == 2
+    for key, clip in zip(second.keys, second.edited, strict=True):
+        assert torch.equal(clip, torch.from_numpy(to_triplet(example_of_key(key), 9, 64, 96).edited.frames))
+    data.val_shards, data.val_samples = cache, 2
+    (batch,) = data.val_dataloader()
+    assert batch.edited is None and batch.edited_latents is not None
 
 
 def write_cache(folder: Path, posterior: str, extra: tuple[str, ...] = ()) -> Path:

@@ -22,7 +22,7 @@ def staged(folder: Path, **options: Any) -> StagedSamples:
     arguments = {"folders": folder, **defaults, **fixed, **options}
     plan = plan_stage(**arguments)
     form = Form(None, None, "cover")
-    return StagedSamples([plan], 4, form, arguments["seed"], Quarantine(folder / "q.jsonl", 0.0))
+    return StagedSamples([plan], 4, [form], arguments["seed"], Quarantine(folder / "q.jsonl", 0.0))
 
 
 def test_ranks_take_turns_and_start_where_they_stopped(latents: Path) -> None:
@@ -87,7 +87,9 @@ def test_the_length_of_all_stages_but_the_last_matters(latents: Path) -> None:
     first, longer, last = staged(latents), staged(latents, batches=6), staged(latents, name="last")
 
     def fingerprint(*stages: StagedSamples) -> str:
-        return StagedSamples([s.stages[0] for s in stages], 4, first.form, 0, first.quarantine).fingerprint()
+        return StagedSamples(
+            [s.stages[0] for s in stages], 4, first.forms * len(stages), 0, first.quarantine
+        ).fingerprint()
 
     assert fingerprint(first, last) != fingerprint(longer, last)
     assert fingerprint(last, first) == fingerprint(last, longer)
@@ -103,6 +105,6 @@ def test_a_stream_without_samples_is_not_missed_where_the_ratio_has_none(latents
 def test_too_many_bad_samples_stop_the_run(shards: Path, tmp_path: Path) -> None:
     plan = staged(shards).stages[0]
     quarantine = Quarantine(tmp_path / "q.jsonl", 0.05)
-    dataset = StagedSamples([plan], 4, Form(4, (64, 64), "crop"), 0, quarantine)
+    dataset = StagedSamples([plan], 4, [Form(4, (64, 64), "crop")], 0, quarantine)
     with pytest.raises(InputError, match=r"11 of 11 samples are bad.*11 x a 32x48 clip cannot be cropped to 64x64"):
         dataset[0]

@@ -253,6 +253,8 @@ class Builder(LightningModule, ABC, Generic[Sample]):
         else:
             sample, reason = (result.sample, result.reason) if isinstance(result, Rejected) else (result, "")
             if isinstance(sample, Packed):
+                if absent := [name for name in sample.kept if name not in input.members]:
+                    raise InputError(f"{self.step} is to keep {absent[0]}, and {input.sample.key!r} comes without")
                 files = {**{name: input.members[name] for name in sample.kept}, **sample.members}
                 sample = sample.sample
         entry = {"version": self.version, "settings": self.settings, **sample.lineage.get(self.step, {})}

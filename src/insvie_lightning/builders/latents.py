@@ -22,7 +22,7 @@ from insvie_lightning.nets.latents import (
     psnr_db,
     to_device_pixels,
 )
-from insvie_lightning.shards.drafts import SOURCE
+from insvie_lightning.shards.drafts import EDITED, SOURCE
 from insvie_lightning.shards.latents import LATENTS, LOG_VARIANCES, NOISE_SHIFT, SIDES, LatentRecipe, pack_latents
 from insvie_lightning.video import fit_clip, legal_frames, sample_frames
 from insvie_lightning.weights.components import hash_encoder, load_vae
@@ -56,6 +56,8 @@ class EncodeLatents(Builder[Triplet]):
             code and a training without a cache do; the `mean` alone takes half the disk.
         keep_source: Store the source video, too, for a training that adds noise to its pixels (`source_noise: true`)
             and encodes it anew each time. It must be stored as `source.mp4` in the input.
+        keep_edited: Store the edited video, too, for a training whose LPIPS compares with it. It must be stored as
+            `edited.mp4` in the input.
         verified_share: Share of the samples (0 to 1) that is decoded back.
         min_psnr_db: Below it, between the decoded and the true clip, the job stops.
         shard_size: Samples a shard.
@@ -80,6 +82,7 @@ class EncodeLatents(Builder[Triplet]):
         dtype: Literal["bfloat16", "float32"] = "bfloat16",
         posterior: Literal["moments", "mean"] = "moments",
         keep_source: bool = False,
+        keep_edited: bool = False,
         verified_share: float = 0.01,
         min_psnr_db: float = 20.0,
         shard_size: int = 512,
@@ -92,7 +95,8 @@ class EncodeLatents(Builder[Triplet]):
         if size is not None:
             _check_sides(size, "size")
         self.base, self.frames, self.size, self.resize = base, frames, size, resize
-        self.stored, self.posterior, self.keep_source = dtype, posterior, keep_source
+        self.stored, self.posterior = dtype, posterior
+        self.kept = tuple(name for name, kept in ((SOURCE, keep_source), (EDITED, keep_edited)) if kept)
         self.verified_share, self.min_psnr_db = verified_share, min_psnr_db
         self._verified = 0
 
@@ -136,8 +140,7 @@ class EncodeLatents(Builder[Triplet]):
         generator = torch.Generator().manual_seed(seed_of(self.step, triplet.key))
         latents[NOISE_SHIFT] = measure_noise_shift(self.vae, pixels[0], generator)
         data = pack_latents(latents, recipe)
-        kept = (SOURCE,) if self.keep_source else ()
-        return Packed(replace(triplet, source=source, edited=edited, lineage=told), {LATENTS: data}, kept)
+        return Packed(replace(triplet, source=source, edited=edited, lineage=told), {LATENTS: data}, self.kept)
 
     def _fit(self, clip: Clip) -> Clip:
         clip = sample_frames(clip, self.frames)

@@ -32,7 +32,8 @@ def flops_per_sample(editor: Any, batch: EditBatch) -> int:
         editor: An `InsViE` whose model is configured.
         batch: Of pixels or cached latents; with `source_noise` on pixels the source is encoded all the same.
     """
-    clips = [batch.edited, batch.source if batch.source_latents is None or editor.source_noise is True else None]
+    clips = [batch.edited if batch.edited_latents is None else None]
+    clips += [batch.source if batch.source_latents is None or editor.source_noise is True else None]
     encoded = [(clip.shape[1], clip.shape[3], clip.shape[4]) for clip in clips if clip is not None]
     if batch.edited_latents is not None:
         frames, _, height, width = batch.edited_latents.shape[1:]

@@ -236,6 +236,10 @@ class InsViE(LightningModule):
         self.log("train_loss", loss, prog_bar=not self.on_gpu, batch_size=len(batch))
         return loss
 
+    def compares_pixels(self, stage: int) -> bool:
+        """Whether the loss of a stage looks at the pixels of edited clips, which cached latents may come with."""
+        return weight_of_stage(self.lpips_weights, stage) > 0
+
     def flops_per_sample(self, batch: EditBatch) -> int:
         """Operations that training on one sample of a batch needs; `Throughput` compares speed with it."""
         return flops_per_sample(self, batch)
@@ -251,7 +255,7 @@ class InsViE(LightningModule):
         self._choose_attention(noised.noisy.shape, training)
         prediction = concat_source(self.transformer, noised.noisy, z_source, prompts, noised.timesteps)
         loss = frame_weighted_mse(prediction, noised.velocity, self.frame_weight_mix).mean()
-        weight = weight_of_stage(self.lpips_weights, batch.position) if training else 0.0
+        weight = weight_of_stage(self.lpips_weights, batch.position.index if batch.position else 0) if training else 0.0
         if weight > 0:
             perceptual = lpips_of_prediction(
                 self.lpips, self.vae, noised, prediction, batch, self.perceptual, generator

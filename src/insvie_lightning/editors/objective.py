@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from insvie_lightning.batch import PIXELS_PER_LATENT, EditBatch, Position
+from insvie_lightning.batch import PIXELS_PER_LATENT, EditBatch
 from insvie_lightning.diffusion.conditioning import SourceNoise, add_latent_noise, add_source_noise
 from insvie_lightning.diffusion.schedule import add_noise, clean_from_velocity, stratified_timesteps, velocity
 from insvie_lightning.errors import InputError
@@ -143,8 +143,8 @@ def lpips_of_prediction(
     """
     if batch.edited is None:
         raise InputError(
-            f"LPIPS compares with real pixels, but sample {batch.keys[0]!r} comes from cached latents; give "
-            "stages with lpips_weight > 0 shards of videos"
+            f"LPIPS compares with real pixels, but sample {batch.keys[0]!r} comes from cached latents alone; give "
+            "stages with lpips_weight > 0 shards of videos, or encode with --model.keep_edited=true"
         )
     clean = noised.clean_from(prediction)
     chosen = (noised.timesteps < config.max_timestep).nonzero().flatten()
@@ -155,7 +155,6 @@ def lpips_of_prediction(
     return values.sum() / len(noised.timesteps)
 
 
-def weight_of_stage(weights: Sequence[float], position: Position | None) -> float:
-    """The weight of the stage that a batch stands in: the last one where there are more stages than weights."""
-    stage = position.index if position else 0
+def weight_of_stage(weights: Sequence[float], stage: int) -> float:
+    """The weight of a stage: the last one where there are more stages than weights."""
     return weights[min(stage, len(weights) - 1)]
