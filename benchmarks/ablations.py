@@ -10,7 +10,8 @@ Result:   a table of the differences to the full recipe, seed by seed: mean and 
 A run ends with the weights of `insvie fit -c curriculum -c toy -c ablations/NAME`, tested by `insvie test -c test_toy`.
 It is trained stage by stage, which is the same to the last bit, so that stages which ablations have in common are
 trained once. All share one data set, half of which is flawed in the ways that the filters are there for, as cached
-latents with the edited videos that LPIPS compares with. As many runs are made at a time as there are cores, each on one of them.
+latents with the edited videos that LPIPS compares with. As many runs are made at a time as there are cores, each on one
+of them.
 """
 
 from __future__ import annotations
@@ -204,9 +205,9 @@ def build_data(settings: Settings, folder: Path) -> None:
     )
     _insvie(
         f"predict -c build_latents --model.base toy --data.shards {folder / 'data'} --model.output "
-        f"{folder / 'latents'} --model.frames 9 --model.size [64,96] --model.dtype float32 --model.posterior mean --model.keep_edited true "
-        "--data.batch_size 64 --data.num_workers 0 --trainer.accelerator cpu --trainer.devices 1 "
-        f"--trainer.precision 32-true --trainer.default_root_dir {folder / 'encode'} "
+        f"{folder / 'latents'} --model.frames 9 --model.size [64,96] --model.dtype float32 --model.posterior mean "
+        "--model.keep_edited true --data.batch_size 64 --data.num_workers 0 --trainer.accelerator cpu "
+        f"--trainer.devices 1 --trainer.precision 32-true --trainer.default_root_dir {folder / 'encode'} "
         "--trainer.enable_progress_bar false",
         folder / "encode.log",
     )
