@@ -63,7 +63,9 @@ def test_lpips_needs_pixels(make_editor: Make) -> None:
     editor = make_editor(lpips_weight=0.5, perceptual=SQUEEZE)
     latents = torch.randn(2, 2, 16, 4, 6)
     cached = EditBatch(("a", "b"), ("x", "y"), source_latents=latents, edited_latents=latents)
-    with pytest.raises(InputError, match=r"sample 'a' comes from cached latents; .* shards of videos$"):
+    with pytest.raises(
+        InputError, match=r"sample 'a' comes from cached latents alone; .* shards of videos, or encode with"
+    ):
         editor.training_step(cached, 0)
 
 
