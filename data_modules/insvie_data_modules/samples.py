@@ -78,7 +78,8 @@ def fill_form(form: Form, trainer: Trainer | None, stage: int | None = None) -> 
     noise = getattr(model, "source_noise", False)
     compares = getattr(model, "compares_pixels", None) if stage is not None else None
     edited = bool(compares and compares(stage))
-    form = replace(form, source_pixels=noise is True, edited_pixels=edited, noise_shift=noise == "latents")
+    source = noise is True or (edited and getattr(model, "identity_pairs", 0) > 0)  # shown as edited clips, too
+    form = replace(form, source_pixels=source, edited_pixels=edited, noise_shift=noise == "latents")
     if form.frames and form.size:
         return form
     shape = getattr(model, "working_shape", None)

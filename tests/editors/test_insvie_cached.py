@@ -91,6 +91,22 @@ def test_lpips_on_cached_latents_with_edited_pixels_is_that_of_online_training(
     assert editor.flops_per_sample(replace(cached, edited=whole.edited)) == editor.flops_per_sample(cached)
 
 
+def test_identity_pairs_on_cached_latents_compare_with_the_source(
+    make_editor: Make, whole: EditBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("insvie_lightning.editors.objective.sample_posterior", lambda mean, *_: mean)
+    settings = {"lpips_weight": 0.5, "perceptual": SQUEEZE, "identity_pairs": 1.0}
+    editor = make_editor(random_weights=True, condition_dropout=NO_DROPOUT, **settings)
+    known = replace(whole, position=Position("s3", 0, 0), origins=("real",) * 4)
+    cached = replace(cache(editor, whole), position=known.position, origins=known.origins)
+    pixels = {"edited": whole.edited, "source": whole.source, "windows": WINDOWS}
+    with torch.no_grad():
+        found, online = (editor.training_step(one, 0) for one in (replace(cached, **pixels), known))
+    torch.testing.assert_close(found, online, rtol=1e-5, atol=0)
+    with pytest.raises(InputError, match=r"identity pairs show the source's pixels, .*--model\.keep_source=true, too"):
+        editor.training_step(replace(cached, **{**pixels, "source": None}), 0)
+
+
 @pytest.fixture
 def wide(editor: InsViE, monkeypatch: pytest.MonkeyPatch) -> InsViE:
     """An editor whose autoencoder has a posterior of deviations about 0.1 and a scaling factor, as CogVideoX's has."""

@@ -92,6 +92,9 @@ def test_edited_pixels_are_read_in_stages_whose_loss_compares_with_them(cache: P
     assert second.source is None and second.edited.shape == (2, 9, 3, 64, 96) and len(second.windows) == 2
     for key, clip in zip(second.keys, second.edited, strict=True):
         assert torch.equal(clip, torch.from_numpy(to_triplet(example_of_key(key), 9, 64, 96).edited.frames))
+    data.trainer = trainer(compares_pixels=lambda stage: stage == 1, identity_pairs=0.1)
+    first, second = data.train_dataloader()
+    assert first.source is None and second.source.shape == second.edited.shape
     data.val_shards, data.val_samples = cache, 2
     (batch,) = data.val_dataloader()
     assert batch.edited is None and batch.edited_latents is not None

@@ -132,7 +132,15 @@ def make_identity_pairs(batch: EditBatch, chosen: Sequence[bool]) -> EditBatch:
     """Let the chosen samples show their source as the edited clip, and ask for nothing.
 
     The sentence is empty, as released: it goes through the text encoder, and is not the null text of dropped samples.
+
+    Raises:
+        InputError: Edited clips come as pixels, and sources do not.
     """
+    if batch.edited is not None and batch.source is None:
+        raise InputError(
+            f"identity pairs show the source's pixels, and sample {batch.keys[0]!r} comes with the edited clip's "
+            "only; encode with --model.keep_source=true, too, or set --model.identity_pairs=0"
+        )
 
     def take(edited: Tensor | None, source: Tensor | None) -> Tensor | None:
         if edited is None or source is None:
