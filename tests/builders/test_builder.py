@@ -42,9 +42,10 @@ from insvie_lightning.builders.units import Input
 from insvie_lightning.errors import InputError
 from insvie_lightning.fsdp import FullySharded
 from insvie_lightning.nets.sharing import place
+from insvie_lightning.shards import compact
 from insvie_lightning.shards.drafts import decode_sample
 from insvie_lightning.shards.ledger import CLAIMS
-from insvie_lightning.shards.manifest import open_manifest
+from insvie_lightning.shards.manifest import COMPACT, open_manifest
 from insvie_lightning.shards.read import iterate_samples
 from insvie_lightning.shards.verify import verify
 from insvie_lightning.shards.write import ShardWriter
@@ -377,6 +378,17 @@ def test_a_rerun_makes_nothing_and_other_settings_are_refused(straight: Path) ->
     with pytest.raises(InputError, match=r"its shard_size is 4, this one's 5"):
         predict(Invert(straight, shard_size=5), Noise(48))
     assert hashes(straight) == before
+
+
+def test_a_finished_job_of_many_shards_leaves_one_file_of_rows(
+    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compact, "MANY_PARTS", 12)
+    predict(Invert(tmp_path), Noise(48), batch_size=2, limit_predict_batches=5)
+    assert not (tmp_path / COMPACT).exists()
+    predict(Invert(tmp_path), Noise(48))
+    assert open_manifest(tmp_path).files == (tmp_path / COMPACT,)
+    assert rows(tmp_path) == rows(straight)
 
 
 def test_a_folder_of_other_shards_is_left_alone(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def shards(folder: Path) -> None:
 
 
 def compacted(folder: Path) -> None:
-    from insvie_lightning.shards.manifest import compact
+    from insvie_lightning.shards.compact import compact
 
     shards(folder)
     compact(folder)

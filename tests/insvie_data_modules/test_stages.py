@@ -13,7 +13,8 @@ from insvie_data_modules.stages import RankSampler, StagedSamples, plan_stage, s
 from insvie_lightning.batch import ORIGINS
 from insvie_lightning.errors import InputError
 from insvie_lightning.quarantine import Quarantine
-from insvie_lightning.shards.manifest import compact, open_manifest, read_part
+from insvie_lightning.shards.compact import compact
+from insvie_lightning.shards.manifest import open_manifest, read_part
 
 
 def staged(folder: Path, **options: Any) -> StagedSamples:

@@ -9,10 +9,11 @@ import pytest
 
 from insvie_lightning.batch import Clip, Triplet
 from insvie_lightning.errors import InputError
+from insvie_lightning.shards import compact
 from insvie_lightning.shards import convert as module
 from insvie_lightning.shards.convert import convert
 from insvie_lightning.shards.index import index
-from insvie_lightning.shards.manifest import open_manifest
+from insvie_lightning.shards.manifest import COMPACT, open_manifest
 from insvie_lightning.shards.read import decode_triplet, iterate_samples
 from insvie_lightning.shards.verify import verify
 from insvie_lightning.video import encode_clip, write_clip
@@ -43,6 +44,12 @@ def test_mp4s_are_stored_as_they_are(videos: Path, tmp_path: Path) -> None:
     assert record["dataset"] == "raw"
     assert record["lineage"]["line"] == 4
     assert verify(tmp_path / "dst").problems == ()
+
+
+def test_many_shards_are_compact(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compact, "MANY_PARTS", 2)
+    convert(table(videos), tmp_path, shard_size=1)
+    assert open_manifest(tmp_path).files == (tmp_path / COMPACT,)
 
 
 def test_other_codecs_are_encoded(videos: Path, tmp_path: Path, make_triplet: Callable[..., Triplet]) -> None:

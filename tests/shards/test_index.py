@@ -7,8 +7,9 @@ import pytest
 
 from insvie_lightning.batch import Triplet
 from insvie_lightning.errors import InputError
+from insvie_lightning.shards.compact import compact
 from insvie_lightning.shards.index import index
-from insvie_lightning.shards.manifest import compact, open_manifest
+from insvie_lightning.shards.manifest import open_manifest
 from insvie_lightning.shards.read import decode_triplet, iterate_samples, read_members
 from insvie_lightning.shards.select import select
 from insvie_lightning.shards.stats import stats

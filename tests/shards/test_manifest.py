@@ -7,7 +7,7 @@ import pytest
 
 from insvie_lightning.batch import Triplet
 from insvie_lightning.errors import InputError
-from insvie_lightning.shards.manifest import compact, keys_done, open_manifest
+from insvie_lightning.shards.manifest import keys_done, open_manifest
 from insvie_lightning.shards.write import ShardWriter
 
 
@@ -67,20 +67,6 @@ def test_clause_cannot_see_python_variables(dataset: Path) -> None:
     with pytest.raises(InputError, match="no legal SQL"):
         keys(dataset, "key in (select key from secret)")
     assert len(secret) == 1
-
-
-def test_compact_says_the_same(dataset: Path) -> None:
-    parts = open_manifest(dataset).query(accepted_only=False)
-    path = compact(dataset)
-    assert open_manifest(dataset).files == (path,)
-    assert open_manifest(dataset).query(accepted_only=False).equals(parts)
-
-
-def test_compact_manifest_that_is_out_of_date_is_ignored(dataset: Path, make_triplet: Callable[..., Triplet]) -> None:
-    compact(dataset)
-    with ShardWriter(dataset) as writer:
-        writer.write(make_triplet("new"))
-    assert keys(dataset)[-1] == "new"
 
 
 def test_manifest_of_an_earlier_version(dataset: Path) -> None:

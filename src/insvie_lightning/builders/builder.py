@@ -23,6 +23,7 @@ from insvie_lightning.builders.store import Store, Tally
 from insvie_lightning.builders.units import Input, Inputs, UnitLoader, Units, Work, check_keys, hash_keys
 from insvie_lightning.errors import InputError
 from insvie_lightning.nets.sharing import Sharing, activate
+from insvie_lightning.shards.compact import compact_many
 from insvie_lightning.shards.convert import check_bad_rate
 from insvie_lightning.shards.funnel import write_funnel
 from insvie_lightning.shards.job import open_job, say_full
@@ -201,6 +202,7 @@ class Builder(LightningModule, ABC, Generic[Sample]):
         self._store.close()
         if not self.rehearsal and self.trainer.is_global_zero and not self.ledger.unfinished():
             self.ledger.tidy()
+            compact_many(self.output)
             write_funnel(self.output, shown=True)
 
     def _make_all(self, inputs: Sequence[Input]) -> dict[str, Sequence[Built | str]]:

@@ -102,7 +102,7 @@ def join(args: argparse.Namespace) -> int:
 
 def compact(args: argparse.Namespace) -> int:
     """Merge the parts of a manifest into one file, which opens faster."""
-    from insvie_lightning.shards.manifest import compact
+    from insvie_lightning.shards.compact import compact
 
     print(compact(args.dir))
     return 0

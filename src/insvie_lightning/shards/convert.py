@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from insvie_lightning.batch import Origin, Triplet
 from insvie_lightning.errors import InputError
+from insvie_lightning.shards.compact import compact_many
 from insvie_lightning.shards.locate import locate
 from insvie_lightning.shards.manifest import keys_done, open_manifest
 from insvie_lightning.shards.progress import track
@@ -87,6 +88,7 @@ def convert(
                 check_bad_rate(reasons, max(seen, min(_ROWS_BEFORE_STOP, count)), max_bad_rate)
             else:
                 writer.write_members(record, members)
+    compact_many(dst)
     return count_rows(open_manifest(dst).query(columns=["accepted", "reason"], accepted_only=False))
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from insvie_lightning.errors import InputError
+from insvie_lightning.shards.compact import compact_many
 from insvie_lightning.shards.job import check_finished
 from insvie_lightning.shards.manifest import keys_done, open_manifest
 from insvie_lightning.shards.progress import track
@@ -64,4 +65,5 @@ def join(sources: Sequence[Path | str], dst: Path | str, shard_size: int = 1000,
             else:
                 record = to_record(row)
                 writer.reject(record.pop("key"), reason, **record)
+    compact_many(dst)
     return len(open_manifest(dst).query(columns=["key"]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,13 +16,12 @@ import pyarrow.parquet as pq
 
 from insvie_lightning.errors import InputError, first_line, nearest
 from insvie_lightning.files import open_regular
-from insvie_lightning.shards.mapped import map_rows
+from insvie_lightning.shards.mapped import ROWS_AT_ONCE, map_rows
 from insvie_lightning.shards.record import COLUMNS, LATER
 
 COMPACT = "manifest.parquet"
-_PARTS = b"insvie_parts"
+PARTS = b"insvie_parts"
 _ROW = "insvie_row"
-_ROWS_AT_ONCE = 16_384
 
 
 @dataclass(frozen=True)
@@ -34,11 +32,13 @@ class Manifest:
         folder: Where the shards are.
         files: The Parquet files of the rows.
         schema: The columns, over all files.
+        length: Number of rows, rejected ones included.
     """
 
     folder: Path
     files: tuple[Path, ...]
     schema: pa.Schema
+    length: int
 
     def query(self, where: str = "true", columns: Sequence[str] | None = None, accepted_only: bool = True) -> pa.Table:
         """Return the rows that a clause keeps, in storage order; they lie on disk (`map_rows`), not in memory.
@@ -82,8 +82,8 @@ class Manifest:
                 connection.execute(f"SET {setting}")
             connection.execute("SET lock_configuration = true")
             try:
-                kept = np.zeros(self._length(), np.bool_)
-                for batch in connection.execute(sql).to_arrow_reader(_ROWS_AT_ONCE):  # in any order
+                kept = np.zeros(self.length, np.bool_)
+                for batch in connection.execute(sql).to_arrow_reader(ROWS_AT_ONCE):  # in any order
                     kept[batch[_ROW].to_numpy()] = True
                 return kept
             except duckdb.BinderException as error:
@@ -91,14 +91,6 @@ class Manifest:
                 raise self._unknown(unknown[1]) if unknown else _illegal(where, error) from None
             except duckdb.Error as error:
                 raise _illegal(where, error) from None
-
-    def _length(self) -> int:
-        """Number of rows, rejected ones included."""
-        count = 0
-        for path in self.files:
-            with _open_part(path) as part:
-                count += part.metadata.num_rows
-        return count
 
     def _scan(self, columns: Sequence[str], accepted_only: bool) -> pa.RecordBatchReader:
         """Read columns batch by batch as they are asked for; a scanner of pyarrow would read far ahead."""
@@ -109,7 +101,7 @@ class Manifest:
                 with _open_part(path) as part:
                     present = {*columns, "accepted"}.intersection(part.schema_arrow.names)
                     for group in range(part.num_row_groups):
-                        for batch in part.iter_batches(_ROWS_AT_ONCE, [group], sorted(present)):
+                        for batch in part.iter_batches(ROWS_AT_ONCE, [group], sorted(present)):
                             batch = batch.filter(batch["accepted"]) if accepted_only else batch
                             arrays = [
                                 batch[field.name] if field.name in present else pa.nulls(len(batch), field.type)
@@ -135,30 +127,14 @@ def open_manifest(folder: Path | str) -> Manifest:
     folder = Path(folder)
     parts = find_parts(folder)
     whole = folder / COMPACT
-    if whole.exists() and _made_of(whole) == _fingerprint(parts):
+    if whole.exists() and _made_of(whole) == fingerprint(parts):
         parts = [whole]
-    schemas = [_read_schema(part) for part in parts]
+    schemas, lengths = zip(*map(_read_schema, parts), strict=True)
     try:
         schema = pa.unify_schemas([pa.schema(COLUMNS), *schemas])
     except pa.ArrowException as error:
         raise InputError(f"{folder} is no readable manifest: {first_line(error)}") from None
-    return Manifest(folder, tuple(parts), schema)
-
-
-def compact(folder: Path | str) -> Path:
-    """Merge the parts into one `manifest.parquet`, which opens faster; the parts stay and remain the truth.
-
-    Raises:
-        InputError: As `open_manifest`.
-    """
-    manifest = open_manifest(folder)
-    parts = _fingerprint(finished_shards(manifest.folder))
-    path = manifest.folder / COMPACT
-    temporary = path.with_name(f".{path.name}.tmp")
-    rows = manifest.query(accepted_only=False).replace_schema_metadata({_PARTS: parts})
-    pq.write_table(rows, temporary, row_group_size=_ROWS_AT_ONCE, compression="zstd")
-    os.replace(temporary, path)
-    return path
+    return Manifest(folder, tuple(parts), schema, sum(lengths))
 
 
 def find_parts(folder: Path) -> list[Path]:
@@ -177,6 +153,11 @@ def find_parts(folder: Path) -> list[Path]:
 def finished_shards(folder: Path) -> list[Path]:
     """Return the Parquet parts of a folder in order; a shard is finished when, and only when, its part exists."""
     return sorted(folder.glob("shard-*.parquet"))
+
+
+def fingerprint(parts: Sequence[Path]) -> bytes:
+    """Tell parts from others by their names, sizes and times, which a compact manifest stores under `PARTS`."""
+    return json.dumps([[part.name, part.stat().st_size, part.stat().st_mtime_ns] for part in parts]).encode()
 
 
 def finished_keys(folder: Path | str) -> set[str]:
@@ -228,15 +209,16 @@ def _made_of(whole: Path) -> bytes | None:
     """Return the fingerprint of the parts that a compact manifest was made of; None where it cannot be read."""
     try:
         with _open_part(whole) as file:
-            found: bytes | None = (file.schema_arrow.metadata or {}).get(_PARTS)
+            found: bytes | None = (file.schema_arrow.metadata or {}).get(PARTS)
             return found
     except InputError:
         return None  # the parts are the truth
 
 
-def _read_schema(path: Path) -> pa.Schema:
+def _read_schema(path: Path) -> tuple[pa.Schema, int]:
+    """Return the columns of a part and the number of its rows."""
     with _open_part(path) as file:
-        return file.schema_arrow.remove_metadata()
+        return file.schema_arrow.remove_metadata(), file.metadata.num_rows
 
 
 @contextmanager
@@ -288,10 +270,6 @@ def _chosen(rows: pa.RecordBatchReader, kept: np.ndarray) -> pa.RecordBatchReade
             start += len(batch)
 
     return pa.RecordBatchReader.from_batches(rows.schema, batches())
-
-
-def _fingerprint(parts: Sequence[Path]) -> bytes:
-    return json.dumps([[part.name, part.stat().st_size, part.stat().st_mtime_ns] for part in parts]).encode()
 
 
 def _illegal(where: str, error: Exception) -> InputError:

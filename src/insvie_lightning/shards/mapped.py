@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 
-_ROWS_AT_ONCE = 16_384
+ROWS_AT_ONCE = 16_384
 """Smaller batches are joined: finding a row takes the longer the more of them there are."""
 
 
@@ -21,14 +22,20 @@ def map_rows(batches: pa.RecordBatchReader) -> pa.Table:
     os.close(descriptor)
     try:
         with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, batches.schema) as writer:
-            waiting: list[pa.RecordBatch] = []
-            for batch in batches:
-                waiting.append(batch)
-                if sum(map(len, waiting)) >= _ROWS_AT_ONCE:
-                    writer.write_batch(pa.concat_batches(waiting))
-                    waiting.clear()
-            if waiting:
-                writer.write_batch(pa.concat_batches(waiting))
+            for batch in join_batches(batches):
+                writer.write_batch(batch)
         return pa.ipc.open_file(pa.memory_map(path)).read_all()
     finally:
         os.unlink(path)
+
+
+def join_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Join batches in their order into ones of at least `ROWS_AT_ONCE` rows, but for the last."""
+    waiting: list[pa.RecordBatch] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(map(len, waiting)) >= ROWS_AT_ONCE:
+            yield pa.concat_batches(waiting)
+            waiting.clear()
+    if waiting:
+        yield pa.concat_batches(waiting)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from insvie_lightning.errors import InputError
+from insvie_lightning.shards.compact import compact_many
 from insvie_lightning.shards.manifest import keys_done, open_manifest
 from insvie_lightning.shards.order import Ratio
 from insvie_lightning.shards.progress import track
@@ -95,6 +96,7 @@ def select(
                 writer.reject(record.pop("key"), str(error), **record)
             else:
                 writer.write_members(row, members)
+    compact_many(dst)
     return len(open_manifest(dst).query(columns=["key"]))
 
 
