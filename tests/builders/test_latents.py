@@ -220,6 +220,11 @@ def test_what_is_stored_of_the_posterior_and_of_noise(tmp_path: Path, posterior:
     assert not torch.equal(stored[NOISE_SHIFT], unpack_latents(other)[NOISE_SHIFT])
     (again,) = builder.make(triplets[:1])
     assert again.members[LATENTS] == first  # type: ignore[union-attr]
+    builder.measure_noise = False
+    (without,) = builder.make(triplets[:1])
+    del stored[NOISE_SHIFT]
+    found = unpack_latents(without.members[LATENTS])  # type: ignore[union-attr]
+    assert found.keys() == stored.keys() and all(torch.equal(found[name], stored[name]) for name in stored)
 
 
 def test_a_stage_on_latents_decodes_no_video(latents: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,17 +26,18 @@ def main() -> None:
     _run(f"shards stats {data}")
     _run(
         f"predict -c build_latents --model.base toy --data.shards {data} --model.output {latents} --model.frames 9 "
-        "--model.size [64,96] --model.posterior mean --data.batch_size 64 --data.num_workers 0 "
-        "--trainer.accelerator cpu --trainer.devices 1 --trainer.precision 32-true"
+        "--model.size [64,96] --model.posterior mean --model.measure_noise false --model.keep_edited true "
+        "--data.batch_size 64 --data.num_workers 0 --trainer.accelerator cpu --trainer.devices 1 "
+        "--trainer.precision 32-true"
     )
     before = None
     for stage, steps in STEPS.items():
-        shards = data if stage == "s3" else latents  # LPIPS compares with pixels
         carry = f"--model.start_from {before}" if before else ""
-        _run(f"fit -c {stage} -c toy --data.shards {shards} --trainer.max_steps {steps} {_folder(stage)} {carry}")
+        _run(f"fit -c {stage} -c toy --data.shards {latents} --trainer.max_steps {steps} {_folder(stage)} {carry}")
         before = ROOT / stage / "weights"
     _run(f"test -c test_toy --model.start_from {before} {_folder('test')}")
-    _run(f"test -c test_toy {_folder(UNTRAINED)}")
+    callbacks = "[{class_path: ToyScores, init_args: {baselines: false}}, EditSamples, Summary]"
+    _run(f"test -c test_toy --trainer.callbacks {shlex.quote(callbacks)} {_folder(UNTRAINED)}")
     _edit(before)
     _summarise(time.monotonic() - start)
     _run(f"report {ROOT}")
