@@ -11,6 +11,8 @@ from insvie_lightning.errors import InputError
 from insvie_lightning.report.dataset import read_dataset
 from insvie_lightning.report.media import Budget
 from insvie_lightning.report.page import write_report
+from insvie_lightning.shards.latents import LATENTS
+from insvie_lightning.shards.read import iterate_samples
 from insvie_lightning.shards.write import ShardWriter
 
 
@@ -44,6 +46,14 @@ def test_cut_tar_is_told_in_place_of_its_clips(tmp_path: Path, make_dataset: Cal
     tar.write_bytes(tar.read_bytes()[:5000])
     sample = read_dataset(folder, Budget()).gallery.samples[-1]
     assert "cut" in sample.clips["source"]
+
+
+def test_videos_beside_latents_are_not_shown_again(tmp_path: Path, make_dataset: Callable[..., Path]) -> None:
+    with ShardWriter(tmp_path / "latents") as writer:
+        for record, members in iterate_samples(make_dataset(tmp_path / "data", 4)):
+            writer.write_members(record, {LATENTS: b"latents", "edited.mp4": members["edited.mp4"]})
+    found = read_dataset(tmp_path / "latents", Budget())
+    assert found.accepted == 4 and not found.gallery.samples and found.gallery.total == 4
 
 
 def test_composition_by_origin(tmp_path: Path, make_dataset: Callable[..., Path]) -> None:

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from insvie_lightning.report.values import show, title
+from insvie_lightning.report.values import counted, show, title
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,7 @@ def test_unit_comes_from_the_name(name: str, value: float | str, shown: str) -> 
 
 def test_title_drops_the_unit_that_is_shown_with_the_value() -> None:
     assert [title(name) for name in ("psnr_db", "recolour_accuracy", "epe_px")] == ["PSNR", "recolour accuracy", "EPE"]
+
+
+def test_one_thing_is_no_plural() -> None:
+    assert [counted(count, "shard") for count in (0, 1, 2000)] == ["0 shards", "1 shard", "2\u202f000 shards"]

@@ -10,7 +10,7 @@ import numpy as np
 from insvie_lightning.report.curves import Metrics
 from insvie_lightning.report.dataset import DataSet
 from insvie_lightning.report.run import Run, Scores, steps_made
-from insvie_lightning.report.values import number, show
+from insvie_lightning.report.values import counted, number, show
 
 THROUGHPUT = ("samples_per_second", "data_wait_share", "peak_memory_mib", "step_ms")
 
@@ -54,7 +54,7 @@ def dataset_cards(dataset: DataSet, prefix: str) -> Iterator[Card]:
     """Yield how much there is, and of which origins; `prefix` says of which data set."""
     share = f"{100 * dataset.accepted / dataset.rows:.3g} % of {number(dataset.rows)} made"
     yield Card(f"{prefix}samples", number(dataset.accepted), share)
-    size = f"{number(round(dataset.bytes / 1e6, 1))} MB in {number(dataset.shards)} shards"
+    size = f"{number(round(dataset.bytes / 1e6, 1))} MB in {counted(dataset.shards, 'shard')}"
     yield Card(f"{prefix}length", _duration(dataset.seconds), size)
     origins = dataset.counts["origin"]
     if origins:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from insvie_lightning.errors import InputError
 from insvie_lightning.report.charts import histogram
@@ -20,6 +21,7 @@ from insvie_lightning.report.media import Budget, Gallery, Sample, preview
 from insvie_lightning.report.values import number, show, title
 from insvie_lightning.shards.composition import Part, compose
 from insvie_lightning.shards.funnel import Step, read_funnel
+from insvie_lightning.shards.latents import LATENTS
 from insvie_lightning.shards.manifest import Manifest, finished_shards, open_manifest
 from insvie_lightning.shards.read import read_member, shard_of
 from insvie_lightning.shards.record import COLUMNS
@@ -79,15 +81,15 @@ def read_dataset(folder: Path, budget: Budget) -> DataSet:
     manifest = open_manifest(folder)
     accepted = manifest.query()
     rejected = manifest.query("NOT accepted", ["key", "reason", "instruction"], accepted_only=False)
-    shards = manifest.query("true", ["shard", "tar_bytes"], accepted_only=False).to_pylist()
-    sizes = {row["shard"]: row["tar_bytes"] for row in shards}
+    rows = manifest.query("true", ["shard", "tar_bytes"], accepted_only=False)
+    sizes = rows.group_by("shard").aggregate([("tar_bytes", "max")])["tar_bytes_max"]
     return DataSet(
         name=folder.name,
-        rows=len(shards),
+        rows=len(rows),
         accepted=accepted.num_rows,
         shards=len(sizes),
         seconds=sum(frames / fps for frames, fps in _known(accepted, "frames", "fps") if fps),
-        bytes=sum(size or 0 for size in sizes.values()),
+        bytes=pc.sum(sizes).as_py() or 0,
         counts={
             "origin": _bars(accepted["origin"].to_pylist()),
             "edit type": _bars(accepted["edit_type"].to_pylist()),
@@ -177,6 +179,8 @@ def _gallery(manifest: Manifest, accepted: pa.Table, budget: Budget) -> Gallery:
 
 def _sample(folder: Path, row: Mapping[str, Any]) -> Sample:
     members = {member["name"]: member for member in row["members"]}
+    if LATENTS in members:
+        members = {}  # videos that were kept beside latents are those of another data set
     found = {part: members[f"{part}.mp4"] for part in CLIPS if f"{part}.mp4" in members}
     return Sample(
         key=row["key"],

@@ -24,7 +24,7 @@ from insvie_lightning.report.curves import joined_chart, metric_groups
 from insvie_lightning.report.dataset import is_dataset, read_dataset
 from insvie_lightning.report.media import Budget
 from insvie_lightning.report.run import galleries, is_run, read_run, scores
-from insvie_lightning.report.values import number
+from insvie_lightning.report.values import counted, number
 
 HERE = Path(__file__).parent
 MAX_CHARTS = 48
@@ -105,7 +105,7 @@ def _page(folder: Path, run_folders: Sequence[Path], dataset_folders: Sequence[P
     data_cards = map(dataset_cards, datasets, prefixes)
     loader = PackageLoader("insvie_lightning", "report")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    environment.filters["number"] = number
+    environment.filters |= {"counted": counted, "number": number}
     script = HERE.joinpath("page.js").read_text(encoding="utf-8")
     return environment.get_template("page.html.j2").render(
         name=folder.name,

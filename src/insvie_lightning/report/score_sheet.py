@@ -15,7 +15,7 @@ from typing import Any
 from insvie_lightning.errors import InputError
 from insvie_lightning.files import read_json
 from insvie_lightning.report.published import EDITS, TITLES, Dataset, notes, other_model, published_rows
-from insvie_lightning.report.values import number, show
+from insvie_lightning.report.values import counted, number, show
 
 SCORES, TASKS, SHEET = "scores.csv", "tasks.csv", "score_table.json"
 ALL, UNKNOWN = "all", "unknown"
@@ -122,7 +122,7 @@ def make_sheet(
         said.append("scored at {} frames of {} x {}".format(*ranges))
     if missing:
         said.append(f"{number(missing)} of {number(len(edits))} edits are missing and left out of every mean")
-    title, published = f"{number(len(edits))} edit{'s' * (len(edits) != 1)}", None
+    title, published = counted(len(edits), "edit"), None
     if dataset:
         published, warnings = _beside_published(dataset, means[ALL], models)
         title = f"{TITLES[dataset]}, {title}"

@@ -41,6 +41,11 @@ def number(value: float) -> str:
     return f"{value:,.1f}".replace(",", "\N{NARROW NO-BREAK SPACE}") if abs(value) >= 1000 else f"{value:.4g}"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return `1 shard`, `2 shards`."""
+    return f"{number(count)} {noun}{'s' * (count != 1)}"
+
+
 def title(name: str) -> str:
     """Return a name for a heading: `psnr_db` is `PSNR`, without the unit that `show` adds."""
     for ending in UNITS:
