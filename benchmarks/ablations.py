@@ -1,9 +1,9 @@
 """InsViE's ablations (paper 5.4 and 10) in the toy world: what each part of the recipe is worth, with its spread.
 
 Command:  python benchmarks/ablations.py [--steps-scale 0.05] [--seeds 3] [--only no_judge no_flow] [--folder DIR]
-Hardware: two CPU cores, an hour and a half. May be killed at any time and run again: a run whose scores are in the file
-          of results is not made anew, and results of other settings are refused. With that file (`--results`) the work
-          may go on on another machine.
+Hardware: two CPU cores, two and a half hours. May be killed at any time and run again: a run whose scores are in the
+          file of results is not made anew, and results of other settings are refused. With that file (`--results`) the
+          work may go on on another machine.
 Result:   a table of the differences to the full recipe, seed by seed: mean and standard deviation of recolour accuracy,
           removal accuracy and PSNR on held-out scenes, written to `benchmarks/ablations.md` whatever it says.
 

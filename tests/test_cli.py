@@ -195,7 +195,7 @@ def test_other_verbs_reach_their_module_with_the_rest_of_the_line(monkeypatch: p
 def test_threads_are_quiet_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {"OMP_WAIT_POLICY": "active"})
     main(["nothing"])
-    assert os.environ == {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "0", "TOKENIZERS_PARALLELISM": "false"}
+    assert os.environ == {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "1000", "TOKENIZERS_PARALLELISM": "false"}
 
 
 def test_fit_leaves_config_metrics_and_checkpoint_in_the_run_folder_and_reruns(
