@@ -100,7 +100,7 @@ def _help() -> str:
 def _quiet_threads() -> None:
     """Set what the libraries read from the environment when they are loaded, unless the user has."""
     # OpenMP threads that spin while they wait make training many times slower beside any second busy process; a
-    # thousand turns (a microsecond) are harmless there, and save a fifth of a toy step on a quiet machine.
+    # thousand turns are harmless there, and save a fifth of a toy step on a quiet machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
