@@ -1,6 +1,7 @@
 """A real server of a real, tiny vision-language model, which can be told to misbehave."""
 
 import base64
+import copy
 import io
 import json
 import threading
@@ -136,7 +137,7 @@ class JudgeServer:
         with self._lock:
             number = len(self.requests)
             if not self.dead:
-                self.requests.append(body)
+                self.requests.append(copy.deepcopy(body))  # transformers 5.17 changes the messages it renders
                 self.times.append(time.monotonic())
                 self.keys.append(key)
             if number == self.dies_at:
