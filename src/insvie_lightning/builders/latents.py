@@ -58,7 +58,7 @@ class EncodeLatents(Builder[Triplet]):
             and encodes it anew each time. It must be stored as `source.mp4` in the input.
         keep_edited: Store the edited video, too, for a training whose LPIPS compares with it. It must be stored as
             `edited.mp4` in the input.
-        measure_noise: Measure the effect of noise: 2.5 % more to encode at 25 x 576 x 1024, but 2.5 times as much where
+        measure_noise: Measure the effect of noise: 2.5 % more to encode at 25 x 576 x 1024, but 3.5 times as much where
             the part is the whole clip, as in the toy world.
         verified_share: Share of the samples (0 to 1) that is decoded back.
         min_psnr_db: Below it, between the decoded and the true clip, the job stops.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from uuid import uuid4
 
 import pyarrow.parquet as pq
 
@@ -29,7 +30,8 @@ def compact(folder: Path | str) -> Path:
     if manifest.files == (path,):
         return path
     rows = manifest.stream(accepted_only=False)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Jobs on several machines may finish at once, and process numbers of containers are often the same.
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
         with pq.ParquetWriter(temporary, rows.schema.with_metadata({PARTS: parts}), compression="zstd") as writer:
             for batch in join_batches(rows):
